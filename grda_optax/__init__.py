@@ -1,0 +1,42 @@
+"""Sparse networks with optax: train once, end with exact zeros.
+
+Generalized regularized dual averaging (gRDA) sums the updates of an optimizer and reads the weights
+out of the sum through a soft threshold that grows with training time. It prunes in the directions
+in which the loss is flat (Chao, Wang, Xing and Cheng, *Directional Pruning of Deep Neural
+Networks*, NeurIPS 2020).
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from grda_optax import grda, sparsity
+>>> key = jax.random.key(0)
+>>> inputs = jax.random.normal(key, (64, 200))  # 64 examples, 200 weights: flat in 136 directions
+>>> labels = inputs[:, 0] - 2 * inputs[:, 1]
+>>> def loss(w):
+...     return jnp.mean((inputs @ w - labels) ** 2)
+>>> tx = grda(learning_rate=0.02, c=0.2, mu=0.6)
+>>> w = 0.1 * jax.random.normal(key, (200,))
+>>> state = tx.init(w)
+>>> @jax.jit
+... def step(w, state):
+...     updates, state = tx.update(jax.grad(loss)(w), state, w)
+...     return optax.apply_updates(w, updates), state
+>>> for _ in range(2000):
+...     w, state = step(w, state)
+>>> print(f"{sparsity(w):.2f} of the weights are zero, the loss is {loss(w):.3f}")
+0.58 of the weights are zero, the loss is 0.000
+"""
+
+from ._grda import GRDAState as GRDAState
+from ._grda import dual_averaging as dual_averaging
+from ._grda import grda as grda
+from ._prox import ProximalOperator as ProximalOperator
+from ._prox import soft_threshold as soft_threshold
+from ._sparsity import Count as Count
+from ._sparsity import SparsityReport as SparsityReport
+from ._sparsity import mask_overlap as mask_overlap
+from ._sparsity import nonzero_mask as nonzero_mask
+from ._sparsity import sparsity as sparsity
+from ._sparsity import sparsity_report as sparsity_report
+from ._thresholds import ThresholdRule as ThresholdRule
+from ._thresholds import power_threshold as power_threshold
+
+__version__ = "0.1.0"

@@ -1,0 +1,77 @@
+"""Checks of arguments: Python and numpy numbers only, since traced values have none to look at."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+PyTree = Any
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a plain number, and not an array of JAX that may be traced."""
+    return isinstance(value, int | float | np.number)
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raises a ValueError that names the argument unless the number is finite and in range."""
+    if isinstance(value, bool | np.bool_ | str | complex | np.complexfloating):
+        raise ValueError(f"{name} must be a real number, got {value!r}.")
+    if not is_number(value):
+        return
+    number = float(value)  # type: ignore[arg-type]
+    bounds = {">=": at_least, ">": above, "<=": at_most, "<": below}
+    holds = math.isfinite(number) and all(
+        (
+            at_least is None or number >= at_least,
+            above is None or number > above,
+            at_most is None or number <= at_most,
+            below is None or number < below,
+        )
+    )
+    if not holds:
+        wanted = " and ".join(f"{sign} {x:g}" for sign, x in bounds.items() if x is not None)
+        raise ValueError(f"{name} must be a finite number {wanted}, got {number:g}.")
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The name of a leaf as reports and errors print it: ``dense/kernel``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+
+
+def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
+    """A tree like ``params`` with one Python bool for every leaf.
+
+    ``mask`` is ``None`` (every leaf), a tree of bools with the structure of ``params`` or a
+    prefix of it, or a function from params to such a tree.
+    """
+    if mask is None:
+        mask = True
+    elif callable(mask):
+        mask = mask(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(leaf, bool | np.bool_):
+            raise ValueError(f"mask must hold True or False, got {leaf!r} at {path_name(path)}.")
+    try:
+        return jax.tree.map(
+            lambda flag, part: jax.tree.map(lambda _: bool(flag), part), mask, params
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "mask must have the structure of params or a prefix of it, "
+            f"got {jax.tree.structure(mask)} for params {jax.tree.structure(params)}."
+        ) from error
+
+
+def structure(tree: PyTree, is_leaf: Any = None) -> Any:
+    """``jax.tree.structure``, whose own type hides that two of them can be compared."""
+    return jax.tree.structure(tree, is_leaf=is_leaf)
