@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
@@ -22,12 +23,18 @@ def check_number(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    integer: bool = False,
 ) -> None:
     """Raises a ValueError that names the argument unless the number is finite and in range."""
-    if isinstance(value, bool | np.bool_ | str | complex | np.complexfloating):
+    is_array = hasattr(value, "dtype") or hasattr(value, "__jax_array__")
+    if isinstance(value, bool | np.bool_ | complex | np.complexfloating) or not (
+        is_number(value) or is_array
+    ):
         raise ValueError(f"{name} must be a real number, got {value!r}.")
     if not is_number(value):
         return
+    if integer and not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} must be an integer, got {value!r}.")
     number = float(value)  # type: ignore[arg-type]
     bounds = {">=": at_least, ">": above, "<=": at_most, "<": below}
     holds = math.isfinite(number) and all(
@@ -43,6 +50,16 @@ def check_number(
         raise ValueError(f"{name} must be a finite number {wanted}, got {number:g}.")
 
 
+def check_wide_dtype(name: str, dtype: Any) -> None:
+    """Raises a ValueError unless sums of many small updates can be kept in ``dtype``."""
+    try:
+        wide = jnp.dtype(dtype) in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64))
+    except TypeError:
+        wide = False
+    if not wide:
+        raise ValueError(f"{name} must be None, float32 or float64, got {dtype!r}.")
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf as reports and errors print it: ``dense/kernel``."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "params"
@@ -56,7 +73,8 @@ def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
     """
     if mask is None:
         mask = True
-    elif callable(mask):
+    elif callable(mask) and all(callable(leaf) for leaf in jax.tree.leaves(mask)):
+        # A tree of bools in the shape of an Equinox module is callable as well.
         mask = mask(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
         if not isinstance(leaf, bool | np.bool_):

@@ -1,6 +1,5 @@
 """gRDA: generalized regularized dual averaging, as the last link of any optax chain."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,12 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import PyTree, broadcast_mask, check_number, is_number, path_name, structure
+from ._checks import (
+    PyTree,
+    broadcast_mask,
+    check_number,
+    check_wide_dtype,
+    is_number,
+    path_name,
+    structure,
+)
 from ._prox import ProximalOperator, proximal_operator
-from ._thresholds import ThresholdLike, power_threshold, threshold_rule
-
-
-_WIDE_DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64))
+from ._thresholds import ThresholdLike, power_threshold, threshold_dtype, threshold_rule
 
 
 class GRDAState(NamedTuple):
@@ -83,8 +87,9 @@ def dual_averaging(
 
     Returns:
         A gradient transformation with a :class:`GRDAState`. Its ``update`` needs ``params``, keeps
-        their dtypes, and ignores extra arguments. Inside ``optax.inject_hyperparams`` name ``prox``
-        (if it is a function), ``mask``, ``freeze_step`` and ``accumulator_dtype`` as
+        their dtypes, and ignores extra arguments. Inside ``optax.inject_hyperparams`` name
+        ``threshold`` (if it is a schedule, which would be called with :math:`n - 1` there),
+        ``prox`` (if it is a function), ``mask``, ``freeze_step`` and ``accumulator_dtype`` as
         ``static_args``.
 
     Raises:
@@ -118,11 +123,9 @@ def dual_averaging(
     rule = threshold_rule(threshold)
     readout = proximal_operator(prox)
     if freeze_step is not None:
-        check_number("freeze_step", freeze_step, at_least=0)
-    if accumulator_dtype is not None and jnp.dtype(accumulator_dtype) not in _WIDE_DTYPES:
-        raise ValueError(
-            f"accumulator_dtype must be None, float32 or float64, got {accumulator_dtype!r}."
-        )
+        check_number("freeze_step", freeze_step, at_least=0, integer=True)
+    if accumulator_dtype is not None:
+        check_wide_dtype("accumulator_dtype", accumulator_dtype)
 
     def init(params: optax.Params) -> GRDAState:
         # A tree without leaves is nothing to average; `optax.tree.map_params` passes one, which
@@ -136,8 +139,7 @@ def dual_averaging(
             params,
             penalised,
         )
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(accumulator)]
-        zero = jnp.zeros([], functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32)))
+        zero = jnp.zeros([], threshold_dtype(accumulator))
         return GRDAState(jnp.zeros([], jnp.int32), accumulator, zero, rule.init(accumulator))
 
     def update(
@@ -171,13 +173,12 @@ def dual_averaging(
 
         # w_n - w_{n-1} in the dtype of the params: added to them it gives w_n back, exactly where
         # that is zero, and to the last bit where the two are within a factor of two.
-        step = jax.tree.map(
-            lambda w, u, p: (u if _is_masked(w) else w.astype(_dtype(p)) - p).astype(_dtype(p)),
-            w,
-            updates,
-            params,
-            is_leaf=_is_masked,
-        )
+        def displacement(w: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
+            if _is_masked(p):  # a leaf that `optax.partition` gives to another optimizer
+                return u
+            return (u if _is_masked(w) else w.astype(_dtype(p)) - p).astype(_dtype(p))
+
+        step = jax.tree.map(displacement, w, updates, params, is_leaf=_is_masked)
         return step, GRDAState(n, v, h, rule_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

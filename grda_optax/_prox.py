@@ -74,7 +74,7 @@ def proximal_operator(prox: str | ProximalOperator) -> ProximalOperator:
     """The operator of that name, or the function itself."""
     if callable(prox):
         return prox
-    if prox not in PROXIMAL_OPERATORS:
+    if not isinstance(prox, str) or prox not in PROXIMAL_OPERATORS:
         names = ", ".join(repr(name) for name in sorted(PROXIMAL_OPERATORS))
         raise ValueError(f"prox must be a function or one of {names}, got {prox!r}.")
     return PROXIMAL_OPERATORS[prox]

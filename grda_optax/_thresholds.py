@@ -1,5 +1,6 @@
 """Threshold rules: how the threshold grows with training time."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -72,7 +73,8 @@ def power_threshold(
             With 1 it is the linear growth of regularized dual averaging (RDA).
 
     Returns:
-        A threshold rule for :func:`dual_averaging`; it keeps no state of its own.
+        A threshold rule for :func:`dual_averaging`. It keeps one scalar, the rounding error of
+        the sum so far.
 
     Raises:
         ValueError: ``learning_rate`` or ``c`` is negative or not finite, or ``mu`` is not in
@@ -105,21 +107,33 @@ def power_threshold(
     check_number("c", c, at_least=0)
     check_number("mu", mu, above=0, at_most=1)
 
+    def init(accumulator: optax.Params) -> jax.Array:
+        return jnp.zeros([], threshold_dtype(accumulator))
+
     def update(
-        rule_state: Any, threshold: jax.Array, count: jax.Array, accumulator: optax.Params
-    ) -> tuple[jax.Array, Any]:
+        excess: jax.Array, threshold: jax.Array, count: jax.Array, accumulator: optax.Params
+    ) -> tuple[jax.Array, jax.Array]:
         del accumulator
         dtype = threshold.dtype
         rate = learning_rate(count - 1) if callable(learning_rate) else learning_rate
         gamma, strength, growth = (jnp.asarray(x, dtype=dtype) for x in (rate, c, mu))
         n = count.astype(dtype)
-        # The plain difference loses digits in each term, but the sum telescopes, rounding and all:
-        # 7e-8 off after 700,000 float32 steps. A form by expm1 and log1p is exact in each term
-        # and drifts by 4 % over 5 million.
-        increment = n**growth - (n - 1) ** growth
-        return threshold + strength * gamma ** (0.5 + growth) * increment, rule_state
+        # The plain difference loses digits in each term, but its sum telescopes, rounding and all.
+        # A form by expm1 and log1p is exact in each term and drifts by 4 % over 5 million.
+        increment = strength * gamma ** (0.5 + growth) * (n**growth - (n - 1) ** growth)
+        # The sum is compensated (Kahan's): what rounding added too much is taken off the next
+        # increment. A plain sum in float32 is off by 0.5 % after 700,000 updates, this by 3e-7.
+        wanted = increment - excess
+        total = jnp.maximum(threshold + wanted, threshold)
+        return total, (total - threshold) - wanted
 
-    return ThresholdRule(lambda accumulator: (), update)
+    return ThresholdRule(init, update)
+
+
+def threshold_dtype(accumulator: optax.Params) -> Any:
+    """The widest dtype of the accumulator, at least float32."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(accumulator)]
+    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
 
 
 def threshold_rule(threshold: ThresholdLike) -> ThresholdRule:

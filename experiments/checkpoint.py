@@ -1,0 +1,111 @@
+"""The folder of a run: its files' names, its checkpoints (orbax), and who may continue in it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.config import Config
+
+PyTree = Any
+
+
+class RunFolder:
+    """The folder of one method's run; the only place that knows what the files are called."""
+
+    def __init__(self, path: Path):
+        """Names the files; nothing is written."""
+        self.path = path.absolute()  # orbax takes no other
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.result = self.path / "result.json"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+
+    def open(self, config: Config, *, overwrite: bool = False) -> None:
+        """Makes the folder for this config, or goes on in it if it was made for the same.
+
+        Raises:
+            FileExistsError: it holds the run of another config, or files that are no run.
+        """
+        if overwrite:
+            self._delete()
+        if self.config.exists():
+            try:
+                old = Config.from_json(json.loads(self.config.read_text()))
+            except (ValueError, TypeError) as error:
+                raise FileExistsError(
+                    f"{self.config} cannot be read ({error}); choose another folder with "
+                    "--runs-dir, or pass --overwrite."
+                ) from error
+            differences = config.differences(old)
+            if differences:
+                lines = [f"  {k}: {was!r} there, {now!r} asked for" for k, (now, was) in differences.items()]
+                raise FileExistsError(
+                    f"{self.path} holds the run of another config:\n"
+                    + "\n".join(lines)
+                    + "\nChoose another folder with --runs-dir, or pass --overwrite."
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise FileExistsError(
+                f"{self.path} is not empty and holds no config.json; choose another folder with "
+                "--runs-dir."
+            )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.config, config.to_json())
+
+    def _delete(self) -> None:
+        """Removes what a run writes, and nothing that somebody else has put there."""
+        for path in (self.tensorboard, self.checkpoints):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.metrics, self.result, self.config):
+            path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
+
+
+class Checkpoints:
+    """The last two checkpoints of a run, each whole or absent."""
+
+    def __init__(self, folder: RunFolder):
+        """Opens the folder's checkpoints; incomplete ones from a run that died are removed."""
+        self._manager = ocp.CheckpointManager(
+            folder.checkpoints,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, create=True, cleanup_tmp_directories=True
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """The step of the newest one."""
+        step = self._manager.latest_step()
+        return None if step is None else int(step)
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Writes the state in the background; a step that is there already is left as it is."""
+        if step != self.latest():
+            arrays = jax.tree.map(np.asarray, state)
+            self._manager.save(step, args=ocp.args.StandardSave(arrays))
+
+    def restore(self, like: PyTree, step: int | None = None) -> PyTree:
+        """The state of a step, by default the newest, with the structure and dtypes of ``like``."""
+        abstract = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
+        restored = self._manager.restore(
+            self.latest() if step is None else step, args=ocp.args.StandardRestore(abstract)
+        )
+        return jax.tree.map(jax.numpy.asarray, restored)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()

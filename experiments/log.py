@@ -1,0 +1,119 @@
+"""What a run tells while it goes: metrics.jsonl, TensorBoard, a progress bar."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from experiments.checkpoint import RunFolder
+
+Row = dict[str, Any]
+
+# Beyond this nearly always a threshold that outruns learning, and ends with no weight at all.
+TOO_SPARSE = 0.995
+
+
+class Log:
+    """One row a step, and the scores at the end of each epoch; written when asked to flush."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        name: str,
+        total: int,
+        start: int,
+        every: int,
+        progress: bool,
+        console: Console,
+    ):
+        """Opens the files. Rows beyond ``start``, of a run that went on from there, are dropped."""
+        self._every, self._console, self._warned = every, console, False
+        self.rows = read_rows(folder.metrics, start)
+        partial = folder.metrics.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        partial.replace(folder.metrics)
+        self._file = folder.metrics.open("a")
+        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=start + 1)
+        self._progress = Progress(
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=console,
+            disable=not progress,
+        )
+        self._task = self._progress.add_task(name, total=total, completed=start, status="")
+
+    def __enter__(self) -> Self:
+        """Starts the progress bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes everything, whatever has happened."""
+        self._progress.stop()
+        self._file.close()
+        self._writer.close()
+
+    def write(self, rows: list[Row]) -> None:
+        """Appends rows, each with its ``step``, in order."""
+        for row in rows:
+            self.rows.append(row)
+            self._file.write(json.dumps(row) + "\n")
+            if "test_accuracy" in row or row["step"] % self._every == 0:
+                for name, value in row.items():
+                    if name != "step" and isinstance(value, int | float):
+                        self._writer.add_scalar(name, value, row["step"])
+        self._file.flush()
+        if rows:
+            self._progress.update(self._task, completed=rows[-1]["step"], status=_status(rows[-1]))
+            self._warn(rows[-1])
+
+    def _warn(self, row: Row) -> None:
+        if not self._warned and row.get("sparsity_penalised", 0) > TOO_SPARSE:
+            self._warned = True
+            self._console.print(
+                f"[yellow]Over {TOO_SPARSE:.1%} of the penalised weights are zero at step "
+                f"{row['step']}: the threshold outruns learning. Lower c or mu.[/yellow]"
+            )
+
+
+def read_rows(path: Path, until: int | None = None) -> list[Row]:
+    """The rows of a metrics.jsonl up to a step; a last line that was cut off is left out."""
+    rows: list[Row] = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if until is None or row["step"] <= until:
+                rows.append(row)
+    return rows
+
+
+def _status(row: Row) -> str:
+    parts = [f"loss {row['loss']:.4f}"]
+    if "test_accuracy" in row:
+        parts.append(f"test {row['test_accuracy']:.2%}")
+    if not math.isnan(row.get("sparsity_penalised", math.nan)):
+        parts.append(f"zeros {row['sparsity_penalised']:.1%}")
+    return "  ".join(parts)

@@ -1,0 +1,65 @@
+"""Networks as pure functions of their parameters: one file a network, one line in MODELS."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from experiments.models.mlp import MLP
+from experiments.models.small_cnn import SmallCNN
+
+MODELS: dict[str, Callable[..., nnx.Module]] = {"mlp": MLP, "small_cnn": SmallCNN}
+
+
+class Model(NamedTuple):
+    """A network without state of its own.
+
+    ``init(key) -> (params, statistics)``, both nested dicts of arrays; ``statistics`` are
+    BatchNorm's running means and variances. ``apply(params, statistics, images, train) ->
+    (logits, statistics)``; with ``train`` it has to run under an axis named ``DEVICE_AXIS``, over
+    which BatchNorm takes its batch.
+    """
+
+    init: Callable[[jax.Array], tuple[Any, Any]]
+    apply: Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, Any]]
+
+
+def build(
+    name: str, image_shape: tuple[int, ...], num_classes: int, mean: float = 0.0, std: float = 1.0
+) -> Model:
+    """Turns a flax.nnx module into pure functions; the only place that does.
+
+    Args:
+        name: one of MODELS.
+        image_shape: (height, width, channels) of the uint8 images that ``apply`` takes.
+        num_classes: the number of logits.
+        mean: of the pixels, from 0 to 1; it is taken off them.
+        std: of the pixels; they are divided by it.
+    """
+
+    def create(key: jax.Array) -> Any:
+        module = MODELS[name](image_shape, num_classes, rngs=nnx.Rngs(params=key))
+        return nnx.split(module, nnx.Param, nnx.BatchStat)
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        _, params, statistics = create(key)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+
+    graph, *blank = jax.eval_shape(create, jax.random.key(0))
+
+    def apply(
+        params: Any, statistics: Any, images: jax.Array, train: bool
+    ) -> tuple[jax.Array, Any]:
+        states = copy.deepcopy(blank)
+        for state, values in zip(states, (params, statistics), strict=True):
+            nnx.replace_by_pure_dict(state, values)
+        module = nnx.merge(graph, *states)
+        module.train() if train else module.eval()
+        logits = module((images.astype(jnp.float32) / 255 - mean) / std)
+        _, _, statistics = nnx.split(module, nnx.Param, nnx.BatchStat)
+        return logits, nnx.to_pure_dict(statistics)
+
+    return Model(init, apply)

@@ -1,0 +1,45 @@
+"""What every test runs under: eight CPU devices, and draws of hypothesis that repeat."""
+
+import os
+
+# Both are read when JAX starts its backend, so they are set before anything imports it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = " ".join(
+        [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+    ).strip()
+
+import hypothesis
+import jax
+import pytest
+
+# A run that fails fails again. `--hypothesis-profile=explore` looks further, with new draws.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=500)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config):
+    # A warning that points at a line of the library is a mistake in the library.
+    config.addinivalue_line("filterwarnings", "error:::grda_optax")
+
+
+@pytest.fixture
+def float64():
+    """Float64 throughout the test; the name of the switch depends on the version of JAX."""
+    if hasattr(jax, "enable_x64"):
+        switch = jax.enable_x64(True)
+    else:
+        from jax.experimental import enable_x64
+
+        switch = enable_x64(True)
+    with switch:
+        yield
+
+
+@pytest.fixture(scope="session")
+def devices():
+    """The eight devices that the parallel tests share."""
+    cpus = jax.devices("cpu")
+    assert len(cpus) == 8, "start pytest with no XLA_FLAGS that set another number of devices"
+    return cpus
