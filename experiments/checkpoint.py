@@ -44,7 +44,10 @@ class RunFolder:
                 ) from error
             differences = config.differences(old)
             if differences:
-                lines = [f"  {k}: {was!r} there, {now!r} asked for" for k, (now, was) in differences.items()]
+                lines = [
+                    f"  {k}: {was!r} there, {now!r} asked for"
+                    for k, (now, was) in differences.items()
+                ]
                 raise FileExistsError(
                     f"{self.path} holds the run of another config:\n"
                     + "\n".join(lines)

@@ -63,7 +63,9 @@ class Config:
             _check(isinstance(value, int) and value >= 1, name, value, "an integer >= 1")
         _check(self.seed >= 0, "seed", self.seed, "an integer >= 0")
         _check(_finite(self.learning_rate, 0), "learning_rate", self.learning_rate, "finite, >= 0")
-        _check(_finite(self.momentum, 0) and self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        _check(
+            _finite(self.momentum, 0) and self.momentum < 1, "momentum", self.momentum, "in [0, 1)"
+        )
         _check(_finite(self.weight_decay, 0), "weight_decay", self.weight_decay, "finite, >= 0")
         _check(_finite(self.c, 0), "c", self.c, "finite, >= 0")
         _check(_finite(self.mu, 0) and 0 < self.mu <= 1, "mu", self.mu, "in (0, 1]")

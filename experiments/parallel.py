@@ -89,7 +89,5 @@ class DataParallel:
     def split(self, batch: PyTree) -> PyTree:
         """The batch, an equal part of its first axis on each device."""
         if self._mode == "pmap":
-            return jax.tree.map(
-                lambda x: np.reshape(x, (self.size, -1, *np.shape(x)[1:])), batch
-            )
+            return jax.tree.map(lambda x: np.reshape(x, (self.size, -1, *np.shape(x)[1:])), batch)
         return jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS)))

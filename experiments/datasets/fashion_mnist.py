@@ -36,9 +36,7 @@ class FashionMNIST(mnist.FashionMNIST, skip_registration=True):  # type: ignore[
         }
         paths = dl_manager.download({key: urljoin(self.URL, name) for key, name in names.items()})
         return {
-            split: self._generate_examples(
-                paths[split, "images-idx3"], paths[split, "labels-idx1"]
-            )
+            split: self._generate_examples(paths[split, "images-idx3"], paths[split, "labels-idx1"])
             for split in ("train", "test")
         }
 
