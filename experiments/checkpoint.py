@@ -108,6 +108,11 @@ class Checkpoints:
         )
         return jax.tree.map(jax.numpy.asarray, restored)
 
+    def weights(self) -> tuple[PyTree, PyTree]:
+        """The params and the statistics of the newest one, whatever optimizer made them."""
+        state = self._manager.restore(self.latest(), args=ocp.args.StandardRestore())
+        return state["params"], state["statistics"]
+
     def close(self) -> None:
         """Waits for what is being written."""
         self._manager.wait_until_finished()

@@ -3,14 +3,19 @@
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from experiments.checks import check, check_choice, check_finite, check_integer
+from experiments.methods.gmp import Settings as GMPSettings
+from experiments.methods.grda import Settings as GRDASettings
+from experiments.methods.recipe import Settings as RecipeSettings
 
 Dataset = Literal["digits", "fashion_mnist"]
 ModelName = Literal["mlp", "small_cnn"]
-MethodName = Literal["dense", "grda"]
+MethodName = Literal["dense", "grda", "recipe", "gmp"]
+OptimizerName = Literal["sgd", "adamw", "lion"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,58 +32,67 @@ class Config:
     """Passes over the training set."""
     batch_size: int = 128
     """Examples an update, over all devices together."""
+    optimizer: OptimizerName = "sgd"
+    """The optimizer of every method but `grda`, which is one."""
     learning_rate: float = 0.1
-    """The rate of SGD, at its highest."""
+    """The learning rate, at its highest."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """How the rate goes on: `cosine` falls to zero, `step` to a tenth at 1/2 and at 3/4."""
     momentum: float = 0.0
     """The momentum of SGD and of gRDA, from 0 (none) to below 1."""
     weight_decay: float = 0.0
-    """The weight decay of SGD and of gRDA, coupled."""
-    c: float = 0.005
-    """gRDA: the strength of the penalty."""
-    mu: float = 0.6
-    """gRDA: how fast the threshold grows, above 0 to 1."""
+    """The weight decay: coupled with SGD and gRDA, decoupled with AdamW and Lion."""
     penalise: Literal["kernels", "all"] = "kernels"
-    """gRDA: the leaves that are thresholded: kernels (two axes or more), or all, as the paper."""
+    """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
+    sparsity: float = 0.9
+    """The fraction of zeros that is asked for, of every method but `grda`, which has c and mu."""
+    grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
+    """Of the method `grda` alone."""
+    recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
+    """Of the method `recipe` alone."""
+    gmp: GMPSettings = dataclasses.field(default_factory=GMPSettings)
+    """Of the method `gmp` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
+    evaluate: Literal["test", "validation"] = "test"
+    """`validation` holds the last sixth of the training set out and scores that instead: the
+    split on which settings are chosen."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, naming the field and its value."""
+        method = (self.method,) if isinstance(self.method, str) else tuple(self.method)
+        object.__setattr__(self, "method", method)
+        check(len(method) > 0, "method", method, "at least one method")
+        check(len(set(method)) == len(method), "method", method, "each method once")
+        for name in method:
+            check_choice("method", name, get_args(MethodName))
         for field in dataclasses.fields(self):
-            allowed = getattr(field.type, "__args__", None)
-            value = getattr(self, field.name)
-            if field.name == "method":
-                object.__setattr__(self, "method", tuple(value))
-                allowed = MethodName.__args__  # type: ignore[attr-defined]
-                _check(len(value) > 0, field.name, value, "at least one method")
-                _check(len(set(value)) == len(value), field.name, value, "each method once")
-                for name in value:
-                    _check(name in allowed, field.name, name, f"of {', '.join(allowed)}")
-            elif allowed:
-                _check(value in allowed, field.name, value, f"one of {', '.join(allowed)}")
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            _check(isinstance(value, int) and value >= 1, name, value, "an integer >= 1")
-        _check(self.seed >= 0, "seed", self.seed, "an integer >= 0")
-        _check(_finite(self.learning_rate, 0), "learning_rate", self.learning_rate, "finite, >= 0")
-        _check(
-            _finite(self.momentum, 0) and self.momentum < 1, "momentum", self.momentum, "in [0, 1)"
-        )
-        _check(_finite(self.weight_decay, 0), "weight_decay", self.weight_decay, "finite, >= 0")
-        _check(_finite(self.c, 0), "c", self.c, "finite, >= 0")
-        _check(_finite(self.mu, 0) and 0 < self.mu <= 1, "mu", self.mu, "in (0, 1]")
+            if getattr(field.type, "__origin__", None) is Literal:
+                check_choice(field.name, getattr(self, field.name), get_args(field.type))
+            if dataclasses.is_dataclass(field.type):
+                getattr(self, field.name).validate()
+        check_integer("epochs", self.epochs, 1)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("seed", self.seed, 0)
+        check_finite("learning_rate", self.learning_rate)
+        check_finite("momentum", self.momentum)
+        check_finite("sparsity", self.sparsity)
+        check(self.sparsity < 1, "sparsity", self.sparsity, "below 1")
+        check(self.momentum < 1, "momentum", self.momentum, "below 1")
+        check_finite("weight_decay", self.weight_decay)
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """The fields in which two configs differ, each with both values."""
-        mine, theirs = self.to_json(), other.to_json()
+        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
     def fingerprint(self, base: "Config") -> str:
         """A folder name made of the fields that differ from ``base``; empty where none does."""
-        text = "-".join(f"{k}={v[0]}" for k, v in self.differences(base).items())
-        text = re.sub(r"[^A-Za-z0-9_.=-]+", "", text.replace("', '", "+"))
+        parts = []
+        for key, (value, _) in self.differences(base).items():
+            shown = "+".join(value) if isinstance(value, list) else value
+            parts.append(f"{key}={shown}")
+        text = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(parts))
         if len(text) > 80:  # long names of folders fail on some file systems
             text = text[:71] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
         return text
@@ -91,9 +105,31 @@ class Config:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Config":
         """The config that ``to_json`` wrote; fields that it lacks take their defaults."""
-        unknown = sorted(set(plain) - {field.name for field in dataclasses.fields(cls)})
-        _check(not unknown, "config.json", unknown, "made of known fields only")
-        return cls(**plain)
+        config: Config = _from_json(cls, plain)
+        return config
+
+
+def _from_json(cls: type, plain: dict[str, Any]) -> Any:
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    unknown = sorted(set(plain) - set(fields))
+    check(not unknown, "config.json", unknown, "made of known fields only")
+    return cls(
+        **{
+            name: _from_json(fields[name], value)  # type: ignore[arg-type]
+            if dataclasses.is_dataclass(fields[name])
+            else value
+            for name, value in plain.items()
+        }
+    )
+
+
+def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for key, value in plain.items():
+        rows |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +138,8 @@ class Runtime:
 
     runs_dir: Path = Path("runs")
     """Where the folders of the runs are."""
+    name: str | None = None
+    """The run's folder in it; by default made of the settings that differ from the preset."""
     data_dir: Path | None = None
     """Where TFDS keeps its data; by default where TFDS always does."""
     parallel: Literal["mesh", "pmap"] = "mesh"
@@ -123,13 +161,5 @@ class Runtime:
         """Refuses what cannot be run, naming the field and its value."""
         for name in ("devices", "log_every", "checkpoint_every", "stop_after"):
             value = getattr(self, name)
-            _check(value is None or value >= 1, name, value, "an integer >= 1")
-
-
-def _finite(value: float, at_least: float) -> bool:
-    return math.isfinite(value) and value >= at_least
-
-
-def _check(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {wanted}, got {value!r}.")
+            if value is not None:
+                check_integer(name, value, 1)

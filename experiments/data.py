@@ -1,6 +1,7 @@
 """A data set by its TFDS name, as arrays; and its batches, as a pure function of seed and step."""
 
 import functools
+import logging
 import socket
 import tempfile
 from pathlib import Path
@@ -18,14 +19,14 @@ from experiments.datasets.fashion_mnist import (
 
 
 class Split(NamedTuple):
-    """Examples on the host: ``images`` uint8 (n, height, width, channels), ``labels`` int32 (n,)."""
+    """Examples on the host: uint8 images (n, height, width, channels) and int32 labels (n,)."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-    """Both splits, and what the images of the first are brought to zero mean and unit variance by."""
+    """Both splits, and the mean and deviation of the training pixels (from 0 to 1)."""
 
     train: Split
     test: Split
@@ -46,6 +47,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
 @functools.lru_cache(maxsize=4)  # two methods in one process read it once
 def _load(name: str, data_dir: Path | None) -> Dataset:
     # Both settings are TFDS's own: without the format it would look for TensorFlow's.
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of OpenCV and folders yet to be made
     builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         _prepare(builder)
@@ -63,6 +65,7 @@ def _prepare(builder: Any) -> None:
     """Writes the data set's files, from what is on this machine or from the network."""
     import tensorflow_datasets as tfds
 
+    tfds.disable_progress_bar()
     config = {"try_download_gcs": False}
     if not builder.url_infos:  # nothing to download
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**config))
@@ -100,6 +103,18 @@ def _read(source: Any) -> Split:
     return Split(
         images=np.stack([example["image"] for example in examples]),
         labels=np.array([example["label"] for example in examples], np.int32),
+    )
+
+
+def splits(dataset: Dataset, evaluate: str) -> tuple[Split, Split]:
+    """What to train on and what to score: the test set, or the last sixth of the training set."""
+    if evaluate == "test":
+        return dataset.train, dataset.test
+    size = len(dataset.train.labels)
+    cut = size - size // 6
+    return (
+        Split(dataset.train.images[:cut], dataset.train.labels[:cut]),
+        Split(dataset.train.images[cut:], dataset.train.labels[cut:]),
     )
 
 

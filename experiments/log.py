@@ -78,7 +78,7 @@ class Log:
         for row in rows:
             self.rows.append(row)
             self._file.write(json.dumps(row) + "\n")
-            if "test_accuracy" in row or row["step"] % self._every == 0:
+            if "eval_accuracy" in row or row["step"] % self._every == 0:
                 for name, value in row.items():
                     if name != "step" and isinstance(value, int | float):
                         self._writer.add_scalar(name, value, row["step"])
@@ -112,8 +112,8 @@ def read_rows(path: Path, until: int | None = None) -> list[Row]:
 
 def _status(row: Row) -> str:
     parts = [f"loss {row['loss']:.4f}"]
-    if "test_accuracy" in row:
-        parts.append(f"test {row['test_accuracy']:.2%}")
+    if "eval_accuracy" in row:
+        parts.append(f"accuracy {row['eval_accuracy']:.2%}")
     if not math.isnan(row.get("sparsity_penalised", math.nan)):
         parts.append(f"zeros {row['sparsity_penalised']:.1%}")
     return "  ".join(parts)

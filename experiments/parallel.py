@@ -1,5 +1,6 @@
 """One step for one device, run on many: by pmap, or by jit over a sharded mesh."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -16,11 +17,9 @@ PyTree = Any
 def use_devices(count: int | None) -> list[jax.Device]:
     """The first ``count`` devices (all by default); a CPU is made to show that many."""
     if count is not None:
-        try:
-            # Only before JAX starts its backends; it leaves accelerators as they are.
+        # Possible only before JAX starts its backends; it leaves accelerators as they are.
+        with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", count)
-        except RuntimeError:
-            pass
     devices = jax.devices()
     if count is not None and count > len(devices):
         raise ValueError(
@@ -55,9 +54,10 @@ class DataParallel:
         """``function`` compiled for the devices; with ``donate`` the state's memory is reused."""
         donated = (0,) if donate else ()
         if self._mode == "pmap":
-            return jax.pmap(
+            compiled: Callable[[PyTree, PyTree], PyTree] = jax.pmap(
                 function, axis_name=DEVICE_AXIS, devices=self._devices, donate_argnums=donated
             )
+            return compiled
         mapped = jax.shard_map(
             function,
             mesh=self._mesh,

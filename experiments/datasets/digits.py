@@ -10,7 +10,7 @@ from PIL import Image
 TEST_EXAMPLES = 360
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc]
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
     """8 x 8 grey images of ten digits; a fifth of them, drawn once and for all, is the test."""
 
     name = "digits"

@@ -20,7 +20,7 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _ORIGINAL_MTIME = {"train": 1504176606, "t10k": 1504176627}
 
 
-class FashionMNIST(mnist.FashionMNIST, skip_registration=True):  # type: ignore[misc]
+class FashionMNIST(mnist.FashionMNIST, skip_registration=True):  # type: ignore[misc,call-arg]
     """The stock builder (same name, version, files and checksums) that unpacks with gzip."""
 
     @property

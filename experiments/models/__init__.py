@@ -59,7 +59,6 @@ def build(
         module = nnx.merge(graph, *states)
         module.train() if train else module.eval()
         logits = module((images.astype(jnp.float32) / 255 - mean) / std)
-        _, _, statistics = nnx.split(module, nnx.Param, nnx.BatchStat)
-        return logits, nnx.to_pure_dict(statistics)
+        return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     return Model(init, apply)

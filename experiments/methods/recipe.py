@@ -1,0 +1,49 @@
+"""The recipe of grda_optax: the base optimizer, a sparsity, and exact zeros (`prune_with`)."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from experiments.checks import check, check_finite
+from grda_optax import prune_with
+
+if TYPE_CHECKING:
+    from experiments.train import Job, Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The keyword arguments of `prune_with`; None is its own default."""
+
+    ramp_end: float | None = None
+    """The fraction of training after which the sparsity is reached."""
+    freeze_at: float | None = None
+    """The fraction of training after which the zeros stay."""
+    prox: Literal["soft", "firm", "hard"] | None = None
+    """How the accumulator is read out."""
+    ratio: float | None = None
+    """Of the firm threshold, above 1."""
+    leak: float | None = None
+    """What the accumulator of a zero weight forgets at each update."""
+    per_leaf: bool = False
+    """Whether every layer has the sparsity, and not the network as a whole."""
+
+    def validate(self) -> None:
+        """Refuses what is out of range."""
+        for name in ("ramp_end", "freeze_at", "leak"):
+            value = getattr(self, name)
+            if value is not None:
+                check_finite(f"recipe.{name}", value)
+                check(value <= 1, f"recipe.{name}", value, "at most 1")
+
+
+def run(job: "Job") -> "Trained":
+    """Trains once; ends with the sparsity of the config."""
+    given = {k: v for k, v in dataclasses.asdict(job.config.recipe).items() if v is not None}
+    tx = prune_with(
+        job.base_optimizer(),
+        job.config.sparsity,
+        job.total_steps,
+        mask=job.penalised,
+        **given,
+    )
+    return job.train(tx)

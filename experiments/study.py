@@ -1,0 +1,157 @@
+"""Many runs that answer one question: trains those that are missing, and writes what came out.
+
+    python -m experiments.study fashion_mnist_paper --workers 2
+
+Every finished run is one row of results/NAME.jsonl with its config, versions and command, written
+when it ends; a study that is killed goes on where it was. RESULTS.md and the figures are made from
+these rows alone, with `--render-only` without training anything.
+"""
+
+import concurrent.futures
+import dataclasses
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+
+from experiments import data
+from experiments.config import Config, Runtime
+from experiments.log import Row, read_rows
+from experiments.methods import METHODS
+from experiments.parallel import DataParallel, use_devices
+from experiments.studies import STUDIES
+from experiments.train import Job
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "grda_optax")
+
+
+def rows_of(study: str) -> list[Row]:
+    """The finished runs of a study."""
+    return read_rows(RESULTS / f"{study}.jsonl")
+
+
+def run_one(config: Config, preset: str) -> Row:
+    """Trains one config without leaving a folder, and returns its row."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            config=config,
+            runtime=Runtime(progress=False, log_every=200, checkpoint_every=10**9),
+            dataset=data.load(config.dataset),
+            parallel=DataParallel("mesh", use_devices(1)),
+            folder=Path(folder) / "run",
+            console=Console(quiet=True),
+        )
+        (method,) = config.method
+        trained = METHODS[method](job)
+    return {
+        "config": config.to_json(),
+        "command": command(config, preset),
+        "result": trained.result,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} core",
+    }
+
+
+def command(config: Config, preset: str) -> str:
+    """The command line that repeats a run."""
+    from experiments.configs import PRESETS
+
+    parts = ["python -m experiments.run", preset]
+    for name, (value, _) in config.differences(PRESETS[preset].CONFIG).items():
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        parts.append(f"--{name.replace('_', '-')} {shown}")
+    return " ".join(parts)
+
+
+def _pin(cores: Any) -> None:
+    """Gives a worker a core of its own: two runs side by side beat one on two cores."""
+    os.sched_setaffinity(0, {cores.get()})
+
+
+def run_study(name: str, workers: int, console: Console) -> None:
+    """Trains what is missing of a study, appending each row as it comes."""
+    study = STUDIES[name]
+    done = [Config.from_json(row["config"]) for row in rows_of(name)]
+    missing = [(config, preset) for config, preset in study.runs() if config not in done]
+    console.print(f"{name}: {len(done)} runs done, {len(missing)} to do.")
+    if not missing:
+        return
+    for dataset in {config.dataset for config, _ in missing}:
+        data.load(dataset)  # prepared once, not by every worker
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    for core in sorted(os.sched_getaffinity(0))[:workers]:
+        cores.put(core)
+    with (
+        concurrent.futures.ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool,
+        (RESULTS / f"{name}.jsonl").open("a") as file,
+    ):
+        futures = [pool.submit(run_one, config, preset) for config, preset in missing]
+        for i, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            row = future.result()
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            result = row["result"]
+            zeros = 1 - result["penalised"]["nnz"] / result["penalised"]["total"]
+            console.print(
+                f"{i}/{len(missing)} {row['command']}: {result['eval_accuracy']:.2%}, "
+                f"{zeros:.2%} zeros, {result['seconds']:.0f} s",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+
+def render() -> None:
+    """Writes RESULTS.md and the figures from the rows of every study."""
+    parts = [
+        "# Results\n\nMade by `python -m experiments.study --render-only` from the rows beside "
+        "this file, each of which holds its config, seed, versions and command."
+    ]
+    for name, study in STUDIES.items():
+        rows = rows_of(name)
+        if rows:
+            parts.append(f"## {study.title}\n\n{study.render(rows, RESULTS)}")
+    (RESULTS / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Trains the runs of a study that are missing, and writes its tables and figures."""
+
+    studies: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which studies; all of them by default."""
+    workers: int = 1
+    """Runs side by side, each on a core of its own."""
+    render_only: bool = False
+    """Train nothing; write RESULTS.md and the figures from the rows that are there."""
+
+
+def main() -> int:
+    """Runs studies from the command line."""
+    console = Console()
+    arguments = tyro.cli(Arguments, prog="python -m experiments.study")
+    names = arguments.studies or tuple(STUDIES)
+    unknown = [name for name in names if name not in STUDIES]
+    if unknown:
+        console.print(f"[red]error:[/red] studies are {', '.join(STUDIES)}, got {unknown[0]!r}.")
+        return 2
+    if not arguments.render_only:
+        for name in names:
+            run_study(name, arguments.workers, console)
+    render()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
