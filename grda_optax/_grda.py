@@ -156,6 +156,27 @@ def dual_averaging(
     if accumulator_dtype is not None:
         check_wide_dtype("accumulator_dtype", accumulator_dtype)
 
+    # Compiled on their own, since branches would be compiled at every update that is not.
+    @jax.jit
+    def update_until_freeze(rule_state: Any, h: Any, n: jax.Array, seen: PyTree) -> Any:
+        return jax.lax.cond(
+            jnp.less_equal(n, freeze_step),
+            lambda: rule.update(rule_state, h, n, seen),
+            lambda: (h, rule_state),
+        )
+
+    @jax.jit
+    def freeze(n: jax.Array, v: PyTree, heights: PyTree, seen: PyTree) -> PyTree:
+        def frozen() -> PyTree:
+            w = _penalised(lambda v, h: readout(v, h, n), v, heights)
+            if select is None:
+                return w
+            kept = _penalised(lambda w, v: jnp.where(v == 0, w, _beside_zero(w, v)), w, v)
+            zeros = select(n, seen)
+            return _penalised(lambda w, zero: jnp.where(zero, jnp.zeros_like(w), w), kept, zeros)
+
+        return jax.lax.cond(n == freeze_step, frozen, lambda: v)
+
     def init(params: optax.Params) -> GRDAState:
         # A tree without leaves is nothing to average; `optax.tree.map_params` passes one, which
         # no mask fits.
@@ -188,7 +209,6 @@ def dual_averaging(
         _check_like("updates", updates, state.accumulator)
 
         n = optax.safe_increment(state.count)
-        now = n == freeze_step
 
         def accumulate(v: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
             rest = v
@@ -202,40 +222,28 @@ def dual_averaging(
             return jnp.where(n <= freeze_step, total, frozen)
 
         v = _penalised(accumulate, state.accumulator, updates, params)
-        if select is not None:
-            # What is counted and what is read out have to be the same numbers to the last bit.
+        if rule.select is not None:
+            # The weights that are counted are those that are read out, to the last bit.
             v = jax.lax.optimization_barrier(v)  # type: ignore[no-untyped-call]
         scales = _scales(scale, params)
         seen = _in_units(v, scales)
-
-        def ask() -> tuple[Any, Any]:
-            return rule.update(state.rule_state, state.threshold, n, seen)
-
-        if select is not None:
-            h, rule_state = jax.lax.cond(
-                n <= freeze_step, ask, lambda: (state.threshold, state.rule_state)
-            )
+        if select is None:
+            h, rule_state = rule.update(state.rule_state, state.threshold, n, seen)
         else:
-            h, rule_state = ask()
+            h, rule_state = update_until_freeze(state.rule_state, state.threshold, n, seen)
         if freeze_step is not None:
             h = jax.tree.map(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), h)
         heights = h if rule.per_leaf else _penalised(lambda v: h, v)
         if scales is not None:
             heights = _penalised(_rounded_up, heights, scales)
-        w = _penalised(lambda v, h: readout(v, h, n), v, heights)
         if freeze_step is not None:
             # Averaging starts anew at the frozen point, with the zeros of w in v; from there on
             # h = 0, where every proximal operator is the identity.
-            if select is not None:
-                w = _penalised(
-                    lambda w, v, zero: jnp.where(
-                        zero, jnp.zeros_like(w), jnp.where(now & (v != 0), _beside_zero(w, v), w)
-                    ),
-                    w,
-                    v,
-                    select(now, n, seen),
-                )
-            v = _penalised(lambda v, w: jnp.where(now, w, v), v, w)
+            v = freeze(n, v, heights, seen)
+            heights = _penalised(
+                lambda h: jnp.where(n < freeze_step, h, jnp.zeros_like(h)), heights
+            )
+        w = _penalised(lambda v, h: readout(v, h, n), v, heights)
 
         # w_n - w_{n-1} in the dtype of the params: added to them it gives w_n back, exactly where
         # that is zero, and to the last bit where the two are within a factor of two.
@@ -430,7 +438,7 @@ def _smallest(dtype: jax.typing.DTypeLike) -> float:
 def _beside_zero(x: jax.Array, like: jax.Array) -> jax.Array:
     """``x``, or where it is zero the smallest number with the sign of ``like``."""
     smallest = jnp.asarray(_smallest(x.dtype), x.dtype)
-    return jnp.where(jnp.abs(x) < smallest, jnp.copysign(smallest, like), x)
+    return jnp.where(jnp.abs(x) < smallest, jnp.where(like < 0, -smallest, smallest), x)
 
 
 def _kept_step(w: jax.Array, p: jax.Array) -> jax.Array:

@@ -82,9 +82,9 @@ def quantile(
     def count(candidates: jax.Array) -> jax.Array:
         heights = value(candidates)
 
-        def at_most(leaf: jax.Array, group: int) -> list[jax.Array]:
-            magnitude = jnp.abs(leaf)
-            return [magnitude <= heights[group, i].astype(leaf.dtype) for i in range(CANDIDATES)]
+        def at_most(i: int, j: int) -> list[jax.Array]:
+            magnitude = jnp.abs(groups[i][j])
+            return [magnitude <= height.astype(magnitude.dtype) for height in heights[i]]
 
         return _count(groups, at_most, sizes, axis_name)
 
@@ -104,31 +104,37 @@ def quantile(
 
 
 def select_smallest(
-    groups: Groups, ranks: jax.Array, *, guess: jax.Array, axis_name: AxisName = None
-) -> tuple[jax.Array, jax.Array]:
-    """The last of the ``ranks`` smallest weights of every group, by magnitude and then position.
+    groups: Groups, ranks: jax.Array, *, axis_name: AxisName = None
+) -> list[list[jax.Array]]:
+    """Flags exactly so many weights of every group: the smallest, of equal ones the first.
+
+    Args:
+        groups: leaves, real floating point, at least one group.
+        ranks: how many of every group.
+        axis_name: the mapped axis over which the leaves are split, if any.
 
     Returns:
-        A magnitude and a position for every group. The weights that are smaller than this, and
-        those of this magnitude at no later :func:`positions`, are exactly as many as asked for.
+        Boolean arrays in place of the leaves. Where there are too many NaN, fewer are flagged.
     """
     sizes = group_sizes(groups, axis_name)
+    dtype = jnp.result_type(*(leaf for group in groups for leaf in group))
+    guess = jnp.zeros([len(groups)], dtype)
     height = quantile(groups, ranks, slack=0, guess=guess, axis_name=axis_name)
-    places = positions(groups, axis_name)
 
-    def smaller(leaf: jax.Array, group: int) -> list[jax.Array]:
-        return [jnp.abs(leaf) < height[group].astype(leaf.dtype)]
+    def smaller(i: int, j: int) -> jax.Array:
+        return jnp.abs(groups[i][j]) < height[i].astype(groups[i][j].dtype)
 
-    left = ranks - _count(groups, smaller, sizes, axis_name)[:, 0]
+    def tied(i: int, j: int) -> jax.Array:
+        return jnp.abs(groups[i][j]) == height[i].astype(groups[i][j].dtype)
+
+    left = ranks - _count(groups, lambda i, j: [smaller(i, j)], sizes, axis_name)[:, 0]
+    places = _positions(groups, axis_name)
 
     def count(candidates: jax.Array) -> jax.Array:
-        number = iter([place for group in places for place in group])
+        def first(i: int, j: int) -> list[jax.Array]:
+            return [tied(i, j) & (places[i][j] <= candidate) for candidate in candidates[i]]
 
-        def ties(leaf: jax.Array, group: int) -> list[jax.Array]:
-            place, tied = next(number), jnp.abs(leaf) == height[group].astype(leaf.dtype)
-            return [tied & (place <= candidates[group, i]) for i in range(CANDIDATES)]
-
-        return _count(groups, ties, sizes, axis_name)
+        return _count(groups, first, sizes, axis_name)
 
     last = _search(
         count,
@@ -137,15 +143,20 @@ def select_smallest(
         slack=0,
         top=jnp.array([min(size, 2**31 - 1) for size in sizes], jnp.int32),
         first=jnp.zeros([len(groups), CANDIDATES], jnp.int32),
-        value=lambda position: position.astype(jnp.float32),
+        value=lambda place: place.astype(jnp.float32),
         position=lambda place: place.astype(jnp.int32),
     )
-    # A rank of zero takes nothing, not even the weights that are zero.
-    nothing = ranks <= 0
-    return jnp.where(nothing, -1, height), jnp.where(nothing, -1, last)
+    # A rank of zero flags nothing, not even the weights that are zero.
+    return [
+        [
+            (ranks[i] > 0) & (smaller(i, j) | (tied(i, j) & (places[i][j] <= last[i])))
+            for j in range(len(group))
+        ]
+        for i, group in enumerate(groups)
+    ]
 
 
-def positions(groups: Groups, axis_name: AxisName) -> list[list[jax.Array]]:
+def _positions(groups: Groups, axis_name: AxisName) -> list[list[jax.Array]]:
     """The number of every weight within its group, over the devices of the named axis.
 
     Beyond 2^30 weights in a group the numbers of the later leaves start anew.
@@ -219,15 +230,15 @@ def _search(
 
 def _count(
     groups: Groups,
-    conditions: Callable[[jax.Array, int], list[jax.Array]],
+    conditions: Callable[[int, int], list[jax.Array]],
     sizes: Sequence[int],
     axis_name: AxisName,
 ) -> jax.Array:
-    """For every group and each of its conditions, how many weights fulfil it."""
+    """For every group and each condition on leaf j of group i, how many weights fulfil it."""
     dtype = count_dtype(sizes)
     rows = []
     for i, group in enumerate(groups):
-        counts = [_count_leaf(conditions(leaf, i)).astype(dtype) for leaf in group]
+        counts = [_count_leaf(conditions(i, j)).astype(dtype) for j in range(len(group))]
         rows.append(sum(counts[1:], start=counts[0]))
     table: jax.Array = jnp.stack(rows)
     return _sum_over(axis_name, table) if axis_name is not None else table

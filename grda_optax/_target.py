@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from ._checks import check_number, is_number
-from ._quantile import count_dtype, group_sizes, positions, quantile, select_smallest
+from ._quantile import count_dtype, group_sizes, quantile, select_smallest
 from ._thresholds import ThresholdRule
 
 SLACK = 1e-4
@@ -153,36 +153,23 @@ def target_sparsity(
         due = (count == 1) | (count % update_every == 0) | standing
         return jax.lax.cond(due, find, lambda: threshold), rule_state
 
-    def select(now: jax.Array, count: jax.Array, accumulator: optax.Params) -> Any:
+    def select(count: jax.Array, accumulator: optax.Params) -> Any:
         groups = grouped(accumulator)
         if not any(groups):
             return accumulator
-        dtype = _stacked(accumulator, like=lambda leaf: jnp.zeros([], leaf.dtype)).dtype
-        guess = jnp.zeros([len(groups)], dtype)
+        flags = select_smallest(
+            groups, zeros(count, group_sizes(groups, axis_name)), axis_name=axis_name
+        )
+        leaves = [flag for group in flags for flag in group]
+        return jax.tree.unflatten(jax.tree.structure(accumulator), leaves)
 
-        def find() -> tuple[jax.Array, jax.Array]:
-            ranks = zeros(count, group_sizes(groups, axis_name))
-            return select_smallest(groups, ranks, guess=guess, axis_name=axis_name)
-
-        def nothing() -> tuple[jax.Array, jax.Array]:
-            return jnp.full_like(guess, -1), jnp.full([len(groups)], -1, jnp.int32)
-
-        # Two numbers a group come out of the branches, not arrays as large as the weights.
-        heights, lasts = jax.lax.cond(now, find, nothing)
-        flags = []
-        for i, (group, places) in enumerate(zip(groups, positions(groups, axis_name), strict=True)):
-            for leaf, place in zip(group, places, strict=True):
-                magnitude, height = jnp.abs(leaf), heights[i].astype(leaf.dtype)
-                tied = (magnitude == height) & (place <= lasts[i])
-                flags.append((magnitude < height) | tied)
-        return jax.tree.unflatten(jax.tree.structure(accumulator), flags)
-
-    return ThresholdRule(lambda accumulator: (), update, select, per_leaf)
+    # Compiled on its own, since branches would be compiled at every update that is not.
+    return ThresholdRule(lambda accumulator: (), jax.jit(update), select, per_leaf)
 
 
-def _stacked(tree: Any, like: Any = lambda leaf: leaf) -> jax.Array:
+def _stacked(tree: Any) -> jax.Array:
     """The scalars of a tree as one vector, in the widest of their dtypes."""
-    leaves = [like(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = jax.tree.leaves(tree)
     dtype = jnp.result_type(*leaves)
     return jnp.stack([leaf.astype(dtype) for leaf in leaves])
 

@@ -26,12 +26,11 @@ class ThresholdRule(NamedTuple):
             called once an update with :math:`h_{n-1}`, the number :math:`n \ge 1` of this update
             and the accumulator :math:`v_n`, in units of the ``scale`` if there is one. The
             threshold is a scalar in the dtype of the one that came in, or a tree of them.
-        select: ``None``, or ``select(now, count, accumulator) -> flags``, for a rule that says
-            which weights are zero from the ``freeze_step`` on. It is called at every update of a
-            transformation that freezes; where the bool ``now`` is true, a tree of boolean arrays
-            like the accumulator is ``True`` at those weights, and elsewhere it is all ``False``.
-            With ``None`` they are those that the threshold has set to zero by then. A rule that
-            selects is no longer updated after the freeze.
+        select: ``None``, or ``select(count, accumulator) -> flags``, for a rule that says which
+            weights are zero for good from the ``freeze_step`` on: a tree of boolean arrays like the
+            accumulator, ``True`` at those. It is called under ``jax.jit``, and runs at this one
+            update. With ``None`` they are those that the threshold has set to zero by then. A rule
+            that selects is no longer updated after the freeze.
         per_leaf: whether the threshold is a tree of scalars like the accumulator, each in the
             dtype of its leaf, and not one scalar for all.
 
@@ -52,7 +51,7 @@ class ThresholdRule(NamedTuple):
 
     init: Callable[[optax.Params], Any]
     update: Callable[[Any, Any, jax.Array, optax.Params], tuple[Any, Any]]
-    select: Callable[[jax.Array, jax.Array, optax.Params], Any] | None = None
+    select: Callable[[jax.Array, optax.Params], Any] | None = None
     per_leaf: bool = False
 
 
