@@ -160,7 +160,7 @@ def dual_averaging(
     @jax.jit
     def update_until_freeze(rule_state: Any, h: Any, n: jax.Array, seen: PyTree) -> Any:
         return jax.lax.cond(
-            jnp.less_equal(n, freeze_step),
+            n <= freeze_step,  # type: ignore[operator]
             lambda: rule.update(rule_state, h, n, seen),
             lambda: (h, rule_state),
         )
