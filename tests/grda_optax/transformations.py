@@ -70,13 +70,14 @@ TRANSFORMATIONS = {
     "frozen_masked": lambda rate: optax.chain(
         optax.sgd(rate), dual_averaging(RAMP, mask=matrices, freeze_step=2)
     ),
-    "firm": lambda rate: optax.chain(
-        optax.sgd(rate), dual_averaging(RAMP, prox=firm(optax.linear_schedule(4.0, 2.0, 50)))
-    ),
-    "hard": lambda rate: optax.chain(optax.sgd(rate), dual_averaging(RAMP, prox="hard")),
-    "scaled_leaky": lambda rate: optax.chain(
+    "firm_scaled_leaky": lambda rate: optax.chain(
         optax.sgd(rate),
-        dual_averaging(RAMP, scale={"kernel|matrix": 0.5, "": 1.5}, leak=1e-3),
+        dual_averaging(
+            RAMP,
+            prox=firm(optax.linear_schedule(4.0, 2.0, 50)),
+            scale={"kernel|matrix": 0.5, "": 1.5},
+            leak=1e-3,
+        ),
     ),
     # Of the contract's problem one weight in 21 is zero at the optimum, and of its params two.
     "target": lambda rate: optax.chain(
