@@ -29,13 +29,19 @@ from ._grda import GRDAState as GRDAState
 from ._grda import dual_averaging as dual_averaging
 from ._grda import grda as grda
 from ._prox import ProximalOperator as ProximalOperator
+from ._prox import firm as firm
+from ._prox import firm_threshold as firm_threshold
+from ._prox import hard_threshold as hard_threshold
 from ._prox import soft_threshold as soft_threshold
+from ._recipe import prune_with as prune_with
 from ._sparsity import Count as Count
 from ._sparsity import SparsityReport as SparsityReport
 from ._sparsity import mask_overlap as mask_overlap
 from ._sparsity import nonzero_mask as nonzero_mask
 from ._sparsity import sparsity as sparsity
 from ._sparsity import sparsity_report as sparsity_report
+from ._suggest import suggest_c as suggest_c
+from ._target import target_sparsity as target_sparsity
 from ._thresholds import ThresholdRule as ThresholdRule
 from ._thresholds import power_threshold as power_threshold
 

@@ -1,6 +1,7 @@
 """Checks of arguments: Python and numpy numbers only, since traced values have none to look at."""
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -69,10 +70,14 @@ def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
     """A tree like ``params`` with one Python bool for every leaf.
 
     ``mask`` is ``None`` (every leaf), a tree of bools with the structure of ``params`` or a
-    prefix of it, or a function from params to such a tree.
+    prefix of it, a function from params to such a tree, or a regular expression that is searched
+    in the path of every leaf.
     """
     if mask is None:
         mask = True
+    elif isinstance(mask, str):
+        flags = match_paths("mask", mask, params)
+        return jax.tree.unflatten(jax.tree.structure(params), flags)
     elif callable(mask) and all(callable(leaf) for leaf in jax.tree.leaves(mask)):
         # A tree of bools in the shape of an Equinox module is callable as well.
         mask = mask(params)
@@ -88,6 +93,67 @@ def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
             "mask must have the structure of params or a prefix of it, "
             f"got {jax.tree.structure(mask)} for params {jax.tree.structure(params)}."
         ) from error
+
+
+def check_pattern(name: str, pattern: str) -> re.Pattern[str]:
+    """The compiled pattern, or a ValueError that says what is wrong with it."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name} must be a valid regular expression, got {pattern!r}: {error}."
+        ) from error
+
+
+def match_paths(name: str, pattern: str, params: PyTree) -> list[bool]:
+    """For every leaf whether the pattern is found in its path; an error if it is in none."""
+    compiled = check_pattern(name, pattern)
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    found = [compiled.search(path) is not None for path in paths]
+    if not any(found):
+        raise ValueError(
+            f"{name} must be found in the path of a leaf, got {pattern!r} for {', '.join(paths)}."
+        )
+    return found
+
+
+def check_scale(scale: PyTree) -> None:
+    """What can be said of the scales before the params are there."""
+    if is_patterns(scale):
+        for pattern in scale:
+            check_pattern("scale", pattern)
+    for path, number in jax.tree_util.tree_leaves_with_path(scale):
+        if not is_number(number):
+            raise ValueError(f"scale must hold numbers, got {number!r} at {path_name(path)}.")
+        check_number(f"scale at {path_name(path)}", number, above=0)
+
+
+def is_patterns(scale: PyTree) -> bool:
+    """Whether it is a flat dict from strings to numbers, and not a prefix of the params."""
+    return isinstance(scale, dict) and all(
+        isinstance(key, str) and is_number(number) for key, number in scale.items()
+    )
+
+
+def broadcast_scale(scale: PyTree, params: PyTree) -> list[float]:
+    """The scale of every leaf of ``params``, in their order."""
+    if is_patterns(scale):
+        found = {pattern: match_paths("scale", pattern, params) for pattern in scale}
+        return [
+            next((float(scale[pattern]) for pattern in scale if found[pattern][i]), 1.0)
+            for i in range(len(jax.tree.leaves(params)))
+        ]
+    try:
+        spread = jax.tree.map(
+            lambda number, part: jax.tree.map(lambda _: float(number), part), scale, params
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "scale must be a dict from patterns to numbers, or have the structure of params or a "
+            f"prefix of it, got {jax.tree.structure(scale)} for params "
+            f"{jax.tree.structure(params)}."
+        ) from error
+    return jax.tree.leaves(spread)
 
 
 def structure(tree: PyTree, is_leaf: Any = None) -> Any:

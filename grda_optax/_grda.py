@@ -10,7 +10,10 @@ import optax
 from ._checks import (
     PyTree,
     broadcast_mask,
+    broadcast_scale,
     check_number,
+    check_pattern,
+    check_scale,
     check_wide_dtype,
     is_number,
     path_name,
@@ -27,7 +30,8 @@ class GRDAState(NamedTuple):
         count: :math:`n`, the number of updates so far; an int32 scalar.
         accumulator: :math:`v_n`, a tree like the params in float32 or wider, with
             ``optax.MaskedNode()`` in the place of every leaf that is not penalised.
-        threshold: :math:`h_n`, a scalar in the widest dtype of the accumulator.
+        threshold: :math:`h_n`, a scalar in the widest dtype of the accumulator; or a tree of
+            scalars like the accumulator, of a rule that has a threshold for each leaf.
         rule_state: what the threshold rule keeps; ``()`` where it keeps nothing.
 
     Examples:
@@ -42,7 +46,7 @@ class GRDAState(NamedTuple):
 
     count: jax.Array  # type: ignore[assignment]  # a tuple has a method of this name
     accumulator: optax.Params
-    threshold: jax.Array
+    threshold: Any
     rule_state: Any
 
 
@@ -52,6 +56,8 @@ def dual_averaging(
     prox: str | ProximalOperator = "soft",
     mask: PyTree | None = None,
     freeze_step: int | None = None,
+    scale: PyTree | None = None,
+    leak: optax.ScalarOrSchedule = 0.0,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sums the updates of the optimizer before it, and reads sparse weights out of the sum.
@@ -70,18 +76,32 @@ def dual_averaging(
     steps of the threshold; ``optax.MultiSteps`` around the chain leaves the state alone instead.
 
     Args:
-        threshold: :math:`h_n \ge 0`: a rule such as :func:`power_threshold`, an ``optax.Schedule``
-            (called with :math:`n = 1` at the first update, so that ``h`` after ``n`` updates is
-            ``schedule(n)``), or a number.
-        prox: the proximal operator that reads :math:`v` out, ``"soft"`` or a function
-            ``(array, threshold) -> array`` such as :func:`soft_threshold`.
+        threshold: :math:`h_n \ge 0`: a rule such as :func:`target_sparsity` or
+            :func:`power_threshold`, an ``optax.Schedule`` (called with :math:`n = 1` at the first
+            update, so that ``h`` after ``n`` updates is ``schedule(n)``), or a number.
+        prox: the proximal operator that reads :math:`v` out: ``"soft"``, ``"hard"`` or ``"firm"``,
+            or a function ``(array, threshold) -> array`` such as :func:`soft_threshold`. One with
+            an argument ``count``, such as :func:`firm` makes, is also given :math:`n`.
         mask: which leaves are penalised: a tree of bools with the structure of the params or a
-            prefix of it, or a function from params to one. ``None`` is every leaf. A ``False``
-            leaf follows the base optimizer untouched.
+            prefix of it, a function from params to one, or a regular expression that is searched
+            in the path of every leaf (``"kernel$"`` finds ``dense/kernel``). ``None`` is every
+            leaf. A ``False`` leaf follows the base optimizer untouched.
         freeze_step: :math:`\ge 0`; the updates after this many leave every weight that is zero
             by then at zero, and no longer shrink the others: :math:`v` becomes :math:`w`, and
-            :math:`h` becomes 0. Momentum and weight decay before it cannot revive a weight.
-            With 0 the zeros are those of the params at ``init``. ``None`` never freezes.
+            :math:`h` becomes 0. Momentum and weight decay before it cannot revive a weight, and
+            one that is left never becomes zero: where it would, by rounding, it stays just beside.
+            With :func:`target_sparsity` there are exactly as many zeros as it asks for at this
+            step, unless more of the accumulator is zero. With 0 the zeros are those of the params
+            at ``init``. ``None`` never freezes.
+        scale: :math:`\sigma > 0` of each leaf, by which its threshold is multiplied:
+            :math:`w_n = \operatorname{prox}_{\sigma h_n}(v_n)`, and a rule that looks at the
+            accumulator sees :math:`v_n / \sigma`. A dict from regular expressions to numbers,
+            such as ``{"embed": 0.5, "attention/.*kernel": 2}``, of which the first that is found
+            in the path of a leaf counts, and 1 where none is; or a tree of numbers with the
+            structure of the params or a prefix of it. ``None`` is 1 everywhere.
+        leak: :math:`0 \le \lambda_n \le 1`, a number such as ``1e-3`` or an ``optax.Schedule``
+            (called with :math:`n` from 1). The accumulator of a weight that is zero is multiplied
+            by :math:`1 - \lambda_n` before :math:`u_n` is added, so that it forgets.
         accumulator_dtype: ``None`` takes float32 or the dtype of the params, whichever is wider.
             In bfloat16 500 steps of 1e-3 would not move a weight of 1 at all.
 
@@ -89,14 +109,15 @@ def dual_averaging(
         A gradient transformation with a :class:`GRDAState`. Its ``update`` needs ``params``, keeps
         their dtypes, and ignores extra arguments. Inside ``optax.inject_hyperparams`` name
         ``threshold`` (if it is a schedule, which would be called with :math:`n - 1` there),
-        ``prox`` (if it is a function), ``mask``, ``freeze_step`` and ``accumulator_dtype`` as
-        ``static_args``.
+        ``prox`` (if it is a function), ``mask``, ``freeze_step``, ``scale``, ``leak`` (if it is a
+        schedule) and ``accumulator_dtype`` as ``static_args``.
 
     Raises:
-        ValueError: here, for a negative or not finite number, a wrong type or a ``prox`` of an
-            unknown name; at ``init``, for a mask of another structure, or a penalised leaf that is
-            not real floating point; at ``update``, without ``params``, or with params or updates of
-            another structure or shape than at ``init``.
+        ValueError: here, for a number out of its range or not finite, a wrong type, a ``prox`` of
+            an unknown name, or a regular expression that is not one; at ``init``, for a ``mask`` or
+            ``scale`` of another structure or with a pattern that is found in no path, or a
+            penalised leaf that is not real floating point; at ``update``, without ``params``, or
+            with params or updates of another structure or shape than at ``init``.
 
     Examples:
         AdamW proposes, the threshold rises in a ramp, and of two weights of which only the sum
@@ -122,10 +143,39 @@ def dual_averaging(
     """
     rule = threshold_rule(threshold)
     readout = proximal_operator(prox)
+    if isinstance(mask, str):
+        check_pattern("mask", mask)
     if freeze_step is not None:
         check_number("freeze_step", freeze_step, at_least=0, integer=True)
+    if scale is not None:
+        check_scale(scale)
+    if not callable(leak):
+        check_number("leak", leak, at_least=0, at_most=1)
+    leaks = not (is_number(leak) and leak == 0)
+    select = None if freeze_step is None else rule.select
     if accumulator_dtype is not None:
         check_wide_dtype("accumulator_dtype", accumulator_dtype)
+
+    # Compiled on their own, since branches would be compiled at every update that is not.
+    @jax.jit
+    def update_until_freeze(rule_state: Any, h: Any, n: jax.Array, seen: PyTree) -> Any:
+        return jax.lax.cond(
+            n <= freeze_step,  # type: ignore[operator]
+            lambda: rule.update(rule_state, h, n, seen),
+            lambda: (h, rule_state),
+        )
+
+    @jax.jit
+    def freeze(n: jax.Array, v: PyTree, heights: PyTree, seen: PyTree) -> PyTree:
+        def frozen() -> PyTree:
+            w = _penalised(lambda v, h: readout(v, h, n), v, heights)
+            if select is None:
+                return w
+            kept = _penalised(lambda w, v: jnp.where(v == 0, w, _beside_zero(w, v)), w, v)
+            zeros = select(n, seen)
+            return _penalised(lambda w, zero: jnp.where(zero, jnp.zeros_like(w), w), kept, zeros)
+
+        return jax.lax.cond(n == freeze_step, frozen, lambda: v)
 
     def init(params: optax.Params) -> GRDAState:
         # A tree without leaves is nothing to average; `optax.tree.map_params` passes one, which
@@ -140,7 +190,12 @@ def dual_averaging(
             penalised,
         )
         zero = jnp.zeros([], threshold_dtype(accumulator))
-        return GRDAState(jnp.zeros([], jnp.int32), accumulator, zero, rule.init(accumulator))
+        if not jax.tree.leaves(params):
+            return GRDAState(jnp.zeros([], jnp.int32), accumulator, zero, rule.init(accumulator))
+        if rule.per_leaf:
+            zero = _penalised(lambda v: jnp.zeros([], v.dtype), accumulator)
+        rule_state = rule.init(_in_units(accumulator, _scales(scale, params)))
+        return GRDAState(jnp.zeros([], jnp.int32), accumulator, zero, rule_state)
 
     def update(
         updates: optax.Updates,
@@ -155,28 +210,52 @@ def dual_averaging(
 
         n = optax.safe_increment(state.count)
 
-        def accumulate(v: jax.Array, u: jax.Array) -> jax.Array:
-            u = u.astype(v.dtype)
-            if freeze_step is not None:
-                u = jnp.where((v != 0) | (n <= freeze_step), u, jnp.zeros_like(u))
-            return v + u
+        def accumulate(v: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
+            rest = v
+            if leaks:
+                lost = jnp.asarray(leak(n) if callable(leak) else leak, v.dtype)
+                rest = jnp.where(jnp.asarray(p) == 0, (1 - lost) * v, v)
+            total = rest + u.astype(v.dtype)
+            if freeze_step is None:
+                return total
+            frozen = jnp.where(v == 0, jnp.zeros_like(v), _beside_zero(total, v))
+            return jnp.where(n <= freeze_step, total, frozen)
 
-        v = _penalised(accumulate, state.accumulator, updates)
-        h, rule_state = rule.update(state.rule_state, state.threshold, n, v)
+        v = _penalised(accumulate, state.accumulator, updates, params)
+        if rule.select is not None:
+            # The weights that are counted are those that are read out, to the last bit.
+            v = jax.lax.optimization_barrier(v)  # type: ignore[no-untyped-call]
+        scales = _scales(scale, params)
+        seen = _in_units(v, scales)
+        if select is None:
+            h, rule_state = rule.update(state.rule_state, state.threshold, n, seen)
+        else:
+            h, rule_state = update_until_freeze(state.rule_state, state.threshold, n, seen)
         if freeze_step is not None:
-            h = jnp.where(n <= freeze_step, h, jnp.zeros_like(h))
-        w = _penalised(lambda v: readout(v, h), v)
+            h = jax.tree.map(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), h)
+        heights = h if rule.per_leaf else _penalised(lambda v: h, v)
+        if scales is not None:
+            heights = _penalised(_rounded_up, heights, scales)
         if freeze_step is not None:
             # Averaging starts anew at the frozen point, with the zeros of w in v; from there on
             # h = 0, where every proximal operator is the identity.
-            v = _penalised(lambda v, w: jnp.where(n == freeze_step, w, v), v, w)
+            v = freeze(n, v, heights, seen)
+            heights = _penalised(
+                lambda h: jnp.where(n < freeze_step, h, jnp.zeros_like(h)), heights
+            )
+        w = _penalised(lambda v, h: readout(v, h, n), v, heights)
 
         # w_n - w_{n-1} in the dtype of the params: added to them it gives w_n back, exactly where
         # that is zero, and to the last bit where the two are within a factor of two.
         def displacement(w: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
             if _is_masked(p):  # a leaf that `optax.partition` gives to another optimizer
                 return u
-            return (u if _is_masked(w) else w.astype(_dtype(p)) - p).astype(_dtype(p))
+            if _is_masked(w):
+                return u.astype(_dtype(p))
+            step = (w.astype(_dtype(p)) - p).astype(_dtype(p))
+            if freeze_step is None:
+                return step
+            return jnp.where((n >= freeze_step) & (w != 0), _kept_step(w, jnp.asarray(p)), step)
 
         step = jax.tree.map(displacement, w, updates, params, is_leaf=_is_masked)
         return step, GRDAState(n, v, h, rule_state)
@@ -320,6 +399,63 @@ def _penalised(function: Any, tree: PyTree, *rest: PyTree) -> PyTree:
     return jax.tree.map(
         lambda x, *xs: x if _is_masked(x) else function(x, *xs), tree, *rest, is_leaf=_is_masked
     )
+
+
+def _scales(scale: PyTree | None, params: optax.Params) -> PyTree | None:
+    """A number for every leaf of the params."""
+    if scale is None:
+        return None
+    return jax.tree.unflatten(jax.tree.structure(params), broadcast_scale(scale, params))
+
+
+def _in_units(accumulator: PyTree, scales: PyTree | None) -> PyTree:
+    """The accumulator as a threshold rule sees it."""
+    if scales is None:
+        return accumulator
+    return _penalised(lambda v, scale: v if scale == 1 else v / scale, accumulator, scales)
+
+
+def _rounded_up(threshold: jax.Array, scale: float) -> jax.Array:
+    """Their product, by a few units in the last place too large.
+
+    A threshold is often the magnitude of one weight in units of the scale. Multiplied by the scale
+    again it may be rounded to just below that weight, which has to be zero.
+    """
+    if scale == 1:
+        return threshold
+    return jnp.multiply(threshold, scale * (1 + 4 * float(_info(threshold.dtype).eps)))
+
+
+def _info(dtype: jax.typing.DTypeLike) -> Any:
+    return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def _smallest(dtype: jax.typing.DTypeLike) -> float:
+    """The smallest positive number that no device takes for zero, as it may a subnormal one."""
+    return max(float(_info(dtype).smallest_subnormal), float(_info(jnp.float32).tiny))
+
+
+def _beside_zero(x: jax.Array, like: jax.Array) -> jax.Array:
+    """``x``, or where it is zero the smallest number with the sign of ``like``."""
+    smallest = jnp.asarray(_smallest(x.dtype), x.dtype)
+    return jnp.where(jnp.abs(x) < smallest, jnp.where(like < 0, -smallest, smallest), x)
+
+
+def _kept_step(w: jax.Array, p: jax.Array) -> jax.Array:
+    """The step from ``p`` to ``w``, which is not zero, after which the param is not zero either.
+
+    A ``w`` far smaller than ``p`` is lost in the rounding of ``w - p``. The params then go nearly
+    all the way, or stay where they are if even that is too small, and follow later.
+    """
+    info, smallest = _info(p.dtype), _smallest(p.dtype)
+    # Under jit the sum may be computed with more digits than it is stored with; it is the stored
+    # one that must not cancel.
+    target = _beside_zero(jax.lax.reduce_precision(w.astype(p.dtype), info.nexp, info.nmant), w)
+    step = jax.lax.reduce_precision(target - p, info.nexp, info.nmant)
+    fits = jnp.abs(p) * info.eps >= 2 * smallest
+    nearly = jnp.where(fits, -p * (1 - info.eps), jnp.zeros_like(p))
+    lost = jnp.abs(p + step) < jnp.asarray(smallest, p.dtype)
+    return jnp.where(lost, nearly, step)
 
 
 def _check_given(params: optax.Params | None) -> None:

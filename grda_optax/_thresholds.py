@@ -14,8 +14,9 @@ from ._checks import check_number
 class ThresholdRule(NamedTuple):
     r"""How the threshold :math:`h_n` follows from what has happened so far.
 
-    A pair of pure functions, as a gradient transformation is one. :func:`power_threshold` returns
-    one; any ``optax.Schedule`` and any number is taken for one by :func:`dual_averaging`.
+    A pair of pure functions, as a gradient transformation is one. :func:`power_threshold` and
+    :func:`target_sparsity` return one; any ``optax.Schedule`` and any number is taken for one by
+    :func:`dual_averaging`.
 
     Attributes:
         init: ``init(accumulator) -> rule_state``, called once. The accumulator is a tree like
@@ -23,8 +24,15 @@ class ThresholdRule(NamedTuple):
             penalised.
         update: ``update(rule_state, threshold, count, accumulator) -> (threshold, rule_state)``,
             called once an update with :math:`h_{n-1}`, the number :math:`n \ge 1` of this update
-            and the accumulator :math:`v_n`. The threshold is a scalar in the dtype of the one
-            that came in.
+            and the accumulator :math:`v_n`, in units of the ``scale`` if there is one. The
+            threshold is a scalar in the dtype of the one that came in, or a tree of them.
+        select: ``None``, or ``select(count, accumulator) -> flags``, for a rule that says which
+            weights are zero for good from the ``freeze_step`` on: a tree of boolean arrays like the
+            accumulator, ``True`` at those. It is called under ``jax.jit``, and runs at this one
+            update. With ``None`` they are those that the threshold has set to zero by then. A rule
+            that selects is no longer updated after the freeze.
+        per_leaf: whether the threshold is a tree of scalars like the accumulator, each in the
+            dtype of its leaf, and not one scalar for all.
 
     Examples:
         A rule of one's own, a quarter of the accumulator's norm:
@@ -42,7 +50,9 @@ class ThresholdRule(NamedTuple):
     """
 
     init: Callable[[optax.Params], Any]
-    update: Callable[[Any, jax.Array, jax.Array, optax.Params], tuple[jax.Array, Any]]
+    update: Callable[[Any, Any, jax.Array, optax.Params], tuple[Any, Any]]
+    select: Callable[[jax.Array, optax.Params], Any] | None = None
+    per_leaf: bool = False
 
 
 ThresholdLike: TypeAlias = ThresholdRule | optax.Schedule | jax.typing.ArrayLike

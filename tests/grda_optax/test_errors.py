@@ -10,12 +10,18 @@ import pytest
 
 from grda_optax import (
     dual_averaging,
+    firm,
+    firm_threshold,
     grda,
+    hard_threshold,
     mask_overlap,
     power_threshold,
+    prune_with,
     soft_threshold,
     sparsity,
     sparsity_report,
+    suggest_c,
+    target_sparsity,
 )
 
 PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
@@ -97,8 +103,154 @@ def test_nesterov_needs_momentum():
 
 @pytest.mark.parametrize("prox", ["hrad", "", None, 1.0, ["soft"]])
 def test_prox(prox):
-    with raises(f"prox must be a function or one of 'soft', got {prox!r}."):
+    message = f"prox must be a function or one of 'firm', 'hard', 'soft', got {prox!r}."
+    with raises(message):
         dual_averaging(0.1, prox=prox)
+    with raises(message):
+        prune_with(optax.sgd(0.1), 0.5, 10, prox=prox)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.0, 0.5, -3, float("nan"), float("inf")])
+def test_ratio(ratio):
+    for use in (
+        lambda: firm_threshold(jnp.ones(2), 0.1, ratio),
+        lambda: firm(ratio),
+        lambda: prune_with(optax.sgd(0.1), 0.5, 10, ratio=ratio),
+    ):
+        with raises(f"ratio must be a finite number > 1, got {ratio:g}."):
+            use()
+
+
+@pytest.mark.parametrize("leak", [-1e-3, 1.5, float("nan")])
+def test_leak(leak):
+    with raises(f"leak must be a finite number >= 0 and <= 1, got {leak:g}."):
+        dual_averaging(0.1, leak=leak)
+    with raises("leak must be a real number, got '0.1'."):
+        dual_averaging(0.1, leak="0.1")
+
+
+TARGET = {  # argument of target_sparsity: what it must be, and values that are not
+    "sparsity": ("a finite number >= 0 and < 1", [-0.1, 1, 1.0, 90, float("nan")]),
+    "begin_step": ("a finite number >= 0", [-1]),
+    "end_step": ("a finite number >= 0", [-1]),
+    "exponent": ("a finite number > 0", [0, -3.0, float("inf")]),
+    "update_every": ("a finite number >= 1", [0, -10]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "value"), [(k, w, v) for k, (w, bad) in TARGET.items() for v in bad]
+)
+def test_target_sparsity(name, wanted, value):
+    message = f"{name} must be {wanted}, got {value:g}."
+    with raises(message):
+        target_sparsity(**{"sparsity": 0.9, name: value})
+    if name in ("sparsity", "update_every"):
+        with raises(message):
+            prune_with(optax.sgd(0.1), **{"sparsity": 0.9, "total_steps": 10, name: value})
+
+
+def test_target_sparsity_of_wrong_types():
+    for name in ("begin_step", "end_step", "update_every"):
+        with raises(f"{name} must be an integer, got 2.5."):
+            target_sparsity(0.9, **{name: 2.5})
+    with raises("end_step must be a finite number >= 10, got 9."):
+        target_sparsity(0.9, begin_step=10, end_step=9)
+    for value in (1, None, "leaf"):
+        with raises(f"per_leaf must be a bool, got {value!r}."):
+            target_sparsity(0.9, per_leaf=value)
+    for value in ("0.9", None, True):
+        with raises(f"sparsity must be a real number, got {value!r}."):
+            target_sparsity(value)
+
+
+def test_a_schedule_of_sparsities_has_no_ramp():
+    schedule = optax.constant_schedule(0.5)
+    with raises("begin_step must be 0 when sparsity is a schedule, got 5."):
+        target_sparsity(schedule, begin_step=5)
+    with raises("end_step must be None when sparsity is a schedule, got 5."):
+        target_sparsity(schedule, end_step=5)
+    with raises(f"sparsity must be a real number, got {schedule!r}."):
+        prune_with(optax.sgd(0.1), schedule, 10)
+
+
+@pytest.mark.parametrize("base", [None, 0.1, optax.sgd, (lambda p: p, lambda u, s, p: (u, s))])
+def test_base_optimizer(base):
+    with raises(f"base_optimizer must be an optax.GradientTransformation, got {base!r}."):
+        prune_with(base, 0.9, 100)
+
+
+def test_steps_of_the_recipe():
+    for value in (0, -1):
+        with raises(f"total_steps must be a finite number >= 1, got {value}."):
+            prune_with(optax.sgd(0.1), 0.9, value)
+    with raises("total_steps must be an integer, got 100.0."):
+        prune_with(optax.sgd(0.1), 0.9, 100.0)
+    for value in (-0.1, 1.1):
+        with raises(f"ramp_end must be a finite number >= 0 and <= 1, got {value}."):
+            prune_with(optax.sgd(0.1), 0.9, 100, ramp_end=value)
+    for value in (0.4, 1.1):
+        with raises(f"freeze_at must be a finite number >= 0.5 and <= 1, got {value}."):
+            prune_with(optax.sgd(0.1), 0.9, 100, ramp_end=0.5, freeze_at=value)
+
+
+def test_suggest_c():
+    good = {"params": PARAMS, "learning_rate": 0.1, "mu": 0.6, "steps": 10, "sparsity": 0.5}
+    for name, value, wanted in (
+        ("learning_rate", -0.1, "a finite number >= 0"),
+        ("mu", 0, "a finite number > 0 and <= 1"),
+        ("steps", 0, "a finite number >= 1"),
+        ("sparsity", 1, "a finite number >= 0 and < 1"),
+    ):
+        with raises(f"{name} must be {wanted}, got {value:g}."):
+            suggest_c(**good | {name: value})
+    with raises("params must have weights that are penalised, got none."):
+        suggest_c(**good, mask=False)
+    for rate, ends in ((0.0, "0 to 0"), (lambda n: 0.5 - n, "-8.5 to 0.5")):
+        with raises(
+            "learning_rate must be positive at one step and negative at none, got values from "
+            f"{ends}."
+        ):
+            suggest_c(**good | {"learning_rate": rate})
+
+
+@pytest.mark.parametrize("pattern", ["(", "*kernel", "[a-"])
+def test_bad_regular_expressions(pattern):
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        ending = f"must be a valid regular expression, got {pattern!r}: {error}."
+    with raises(f"mask {ending}"):
+        dual_averaging(0.1, mask=pattern)
+    with raises(f"mask {ending}"):
+        sparsity(PARAMS, mask=pattern)
+    with raises(f"scale {ending}"):
+        dual_averaging(0.1, scale={"kernel": 2.0, pattern: 1.0})
+
+
+def test_patterns_that_are_found_nowhere():
+    ending = "must be found in the path of a leaf, got 'embed' for bias, kernel."
+    with raises(f"mask {ending}"):
+        dual_averaging(0.1, mask="embed").init(PARAMS)
+    with raises(f"scale {ending}"):
+        dual_averaging(0.1, scale={"kernel": 2.0, "embed": 1.0}).init(PARAMS)
+
+
+def test_scale():
+    for value in (0, -1.0, float("inf")):
+        with raises(f"scale at kernel must be a finite number > 0, got {value:g}."):
+            dual_averaging(0.1, scale={"kernel": value})
+    for value in ("2", optax.sgd):
+        with raises(f"scale must hold numbers, got {value!r} at kernel."):
+            dual_averaging(0.1, scale={"kernel": value})
+    with raises("scale at params must be a real number, got True."):
+        dual_averaging(0.1, scale=True)
+    scale = [2.0, 1.0]
+    with raises(
+        "scale must be a dict from patterns to numbers, or have the structure of params or a "
+        f"prefix of it, got {jax.tree.structure(scale)} for params {jax.tree.structure(PARAMS)}."
+    ):
+        dual_averaging(0.1, scale=scale).init(PARAMS)
 
 
 @pytest.mark.parametrize("threshold", [None, "soft", (0.1, 0.2), [0.1], {"h": 0.1}, optax.sgd(0.1)])
@@ -114,8 +266,9 @@ def test_threshold_out_of_range(threshold):
     message = f"threshold must be a finite number >= 0, got {threshold:g}."
     with raises(message):
         dual_averaging(threshold)
-    with raises(message):
-        soft_threshold(jnp.ones(2), threshold)
+    for operator in OPERATORS:
+        with raises(message):
+            operator(jnp.ones(2), threshold)
 
 
 @pytest.mark.parametrize("threshold", [True, 1j])
@@ -256,7 +409,7 @@ def test_a_mask_of_another_structure(mask):
             use()
 
 
-@pytest.mark.parametrize("flag", [1, 0.0, "kernel", jnp.array(True), np.ones(2, bool)], ids=repr)
+@pytest.mark.parametrize("flag", [1, 0.0, jnp.array(True), np.ones(2, bool)], ids=repr)
 def test_a_mask_of_anything_but_bools(flag):
     for mask, name in ((flag, "params"), ({"kernel": flag, "bias": False}, "kernel")):
         for use in (
@@ -267,18 +420,28 @@ def test_a_mask_of_anything_but_bools(flag):
                 use(mask)
 
 
+def test_a_pattern_inside_a_tree_is_no_mask():
+    with raises("mask must hold True or False, got 'kernel' at kernel."):
+        dual_averaging(0.1, mask={"kernel": "kernel", "bias": False}).init(PARAMS)
+
+
+OPERATORS = [soft_threshold, hard_threshold, firm_threshold]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("x", [jnp.arange(3), jnp.ones(2, bool), jnp.ones(2, jnp.complex64), 3])
-def test_soft_threshold_of_what_is_not_real_floating_point(x):
+def test_thresholds_of_what_is_not_real_floating_point(x, operator):
     with raises(f"x must be real floating point, got {jnp.asarray(x).dtype}."):
-        soft_threshold(x, 1.0)
+        operator(x, 1.0)
 
 
 @pytest.mark.parametrize(
     ("shape", "threshold"), [((3,), (2,)), ((), (1,)), ((3,), (2, 3)), ((1, 3), (2, 1))]
 )
-def test_soft_threshold_that_does_not_broadcast(shape, threshold):
-    with raises(f"threshold must broadcast to the shape {shape} of x, got shape {threshold}."):
-        soft_threshold(jnp.ones(shape), jnp.ones(threshold))
+def test_thresholds_that_do_not_broadcast(shape, threshold):
+    for operator in OPERATORS:
+        with raises(f"threshold must broadcast to the shape {shape} of x, got shape {threshold}."):
+            operator(jnp.ones(shape), jnp.ones(threshold))
 
 
 def test_mask_overlap():

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from grda_optax import soft_threshold
+from grda_optax import dual_averaging, firm, firm_threshold, hard_threshold, soft_threshold
 
 SIZE = 16  # one size, so that every draw uses the same compiled programs
 # XLA takes subnormal numbers for zeros on some devices.
@@ -113,3 +114,91 @@ def test_under_the_transformations_of_jax():
     slope = jax.grad(lambda x, h: soft_threshold(x, h).sum(), argnums=(0, 1))(x, 1.0)
     np.testing.assert_array_equal(slope[0], [1.0, 0.0, 1.0])
     assert slope[1] == 0.0  # +1 for the negative weight, -1 for the positive one
+
+
+RATIO = 2.5
+DEFINITIONS = {  # the operator, and the penalty of one weight that it minimises
+    "soft": (soft_threshold, lambda w, h: h * np.abs(w)),
+    "hard": (hard_threshold, lambda w, h: 0.5 * h**2 * (w != 0)),
+    "firm": (
+        lambda x, h: firm_threshold(x, h, RATIO),
+        lambda w, h: np.where(
+            np.abs(w) < RATIO * h, h * np.abs(w) - w**2 / (2 * RATIO), 0.5 * RATIO * h**2
+        ),
+    ),
+}
+MODERATE = st.floats(-10, 10, width=32, allow_subnormal=False)
+GRID = np.linspace(-12, 12, 24_001)
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+@given(x=MODERATE, h=st.floats(0, 5, width=32, allow_subnormal=False))
+def test_each_operator_minimises_what_defines_it(name, x, h):
+    """1/2 (w - x)^2 plus its penalty, over a fine grid with zero and x itself on it."""
+    operator, penalty = DEFINITIONS[name]
+    grid = np.concatenate([GRID, [0.0, float(x)]])
+    values = 0.5 * (grid - x) ** 2 + penalty(grid, h)
+    w = float(operator(jnp.asarray(x, jnp.float32), jnp.asarray(h, jnp.float32)))
+    value = 0.5 * (w - x) ** 2 + penalty(np.float64(w), h)
+    assert value <= values.min() + 2e-5 * (1 + x**2 + h**2)
+    # And where the minimum is clear, it is that point.
+    near = grid[values <= values.min() + 1e-4]
+    assert near.min() - 0.05 <= w <= near.max() + 0.05
+
+
+ALL = [soft_threshold, hard_threshold, firm_threshold, firm(1.5)]
+
+
+@pytest.mark.parametrize("operator", ALL)
+@given(x=vectors, h=heights)
+def test_every_operator_is_odd_and_zero_up_to_the_threshold(operator, x, h):
+    w = np.asarray(operator(jnp.asarray(x), jnp.asarray(h)))
+    np.testing.assert_array_equal(w == 0, np.abs(x) <= h)
+    np.testing.assert_array_equal(np.asarray(operator(jnp.asarray(-x), jnp.asarray(h))), -w)
+    assert not np.signbit(w[w == 0]).any()
+    assert (np.abs(w) <= np.abs(x)).all()
+    np.testing.assert_array_equal(np.asarray(operator(jnp.asarray(x), 0.0)), x)
+
+
+@pytest.mark.parametrize("operator", ALL)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_every_operator_keeps_shape_dtype_and_nan(operator, dtype):
+    x = jnp.array([[jnp.nan, -jnp.inf, 1.0], [-0.0, 0.25, -8.0]], dtype)
+    for threshold in (1.0, jnp.ones((2, 1))):
+        w = operator(x, threshold)
+        assert (w.shape, w.dtype) == (x.shape, x.dtype)
+        zeros = np.asarray(w == 0)
+        np.testing.assert_array_equal(zeros, [[False, False, True], [True, True, False]])
+        assert jnp.isnan(w[0, 0])
+        assert w[0, 1] == -jnp.inf
+        assert not np.signbit(np.asarray(w))[zeros].any()
+
+
+def test_firm_lies_between_hard_and_soft():
+    x = jnp.linspace(-5, 5, 101)
+    np.testing.assert_allclose(firm_threshold(x, 1.0, 1e6), soft_threshold(x, 1.0), atol=1e-5)
+    away = jnp.abs(jnp.abs(x) - 1) > 1e-3
+    np.testing.assert_array_equal(
+        firm_threshold(x, 1.0, 1 + 1e-6)[away], hard_threshold(x, 1.0)[away]
+    )
+
+
+def test_a_ratio_that_changes():
+    """The operator is told the number of the update, from 1."""
+    seen = []
+
+    def own(v, h, *, count):
+        seen.append(int(count))
+        return hard_threshold(v, h)
+
+    schedule = lambda n: jnp.array([9.0, 3.0, 2.0])[n]  # noqa: E731
+    params = jnp.array([2.0])
+    for prox, expected in ((firm(schedule), [1.5, 2.0]), (own, [2.0, 2.0])):
+        tx, found = dual_averaging(1.0, prox=prox), []
+        state, p = tx.init(params), params
+        for _ in range(2):
+            updates, state = tx.update(jnp.zeros(1), state, p)
+            p = optax.apply_updates(p, updates)
+            found.append(float(p[0]))
+        assert found == expected
+    assert seen == [1, 2]

@@ -10,12 +10,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from grda_optax import GRDAState, ThresholdRule, dual_averaging, grda, power_threshold
+from grda_optax import (
+    GRDAState,
+    ThresholdRule,
+    dual_averaging,
+    firm,
+    grda,
+    power_threshold,
+    prune_with,
+    target_sparsity,
+)
 
 
 def matrices(params):
     """A mask: biases and scalars are left alone."""
     return jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)
+
+
+def vectors(params):
+    """A mask: of the contract's problem the leaves of which few weights are zero at the optimum."""
+    return jax.tree.map(lambda x: jnp.ndim(x) == 1, params)
 
 
 def averaged_norm():
@@ -55,6 +69,25 @@ TRANSFORMATIONS = {
     ),
     "frozen_masked": lambda rate: optax.chain(
         optax.sgd(rate), dual_averaging(RAMP, mask=matrices, freeze_step=2)
+    ),
+    "firm_scaled_leaky": lambda rate: optax.chain(
+        optax.sgd(rate),
+        dual_averaging(
+            RAMP,
+            prox=firm(optax.linear_schedule(4.0, 2.0, 50)),
+            scale={"kernel|matrix": 0.5, "": 1.5},
+            leak=1e-3,
+        ),
+    ),
+    # Of the contract's problem one weight in 21 is zero at the optimum, and of its params two.
+    "target": lambda rate: optax.chain(
+        optax.sgd(rate), dual_averaging(target_sparsity(0.04, update_every=2), prox="hard")
+    ),
+    "target_per_leaf": lambda rate: optax.chain(
+        optax.sgd(rate), dual_averaging(target_sparsity(0.2, per_leaf=True), mask=vectors)
+    ),
+    "prune_with": lambda rate: prune_with(
+        optax.sgd(rate), 0.04, 30_000, ramp_end=0.0, mask=True, leak=1e-3
     ),
 }
 

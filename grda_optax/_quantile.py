@@ -1,0 +1,279 @@
+"""Quantiles and selections by counting alone: no sort, and nothing moves between devices.
+
+A pass over the weights counts how many are at most each of a few candidates, for every group of
+leaves at once. The candidates then close in on the one that is looked for. Where the weights are
+split over devices, the counts are all that has to be summed over them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CANDIDATES = 8
+"""In one pass; on a CPU eight cost about what two do."""
+
+AxisName = Any
+Groups = Sequence[Sequence[jax.Array]]
+"""Leaves, in groups that are each counted together."""
+Bracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+"""Of every group the ends, the counts there, and the candidates of the next pass."""
+
+
+def group_sizes(groups: Groups, axis_name: AxisName) -> list[int]:
+    """How many weights there are in every group, over all devices of the named axis."""
+    shards = _shards(axis_name)
+    return [shards * sum(leaf.size for leaf in group) for group in groups]
+
+
+def _shards(axis_name: AxisName) -> int:
+    """Over how many devices the leaves are split; known without running anything."""
+    return 1 if axis_name is None else int(_sum_over(axis_name, 1))
+
+
+def _sum_over(axis_name: AxisName, x: Any) -> Any:
+    return jax.lax.psum(x, axis_name)  # type: ignore[no-untyped-call]
+
+
+def count_dtype(sizes: Sequence[int]) -> Any:
+    """Integers while they suffice; sums of more than 2^31 weights are rounded."""
+    return jnp.int32 if max(sizes, default=0) < 2**31 else jnp.float32
+
+
+def quantile(
+    groups: Groups,
+    ranks: jax.Array,
+    *,
+    slack: float,
+    guess: jax.Array,
+    axis_name: AxisName = None,
+) -> jax.Array:
+    r"""The smallest :math:`h` of every group that at least so many of its weights do not exceed.
+
+    .. math:: h = \min \{ t \ge 0 : |\{ j : |v_j| \le t \}| \ge k \}
+
+    It is looked for among the floating point numbers themselves, whose bits, read as integers, are
+    in the same order; so no weight can hide between two candidates.
+
+    Args:
+        groups: leaves, real floating point, at least one group.
+        ranks: :math:`k` of every group.
+        slack: the fraction of a group's weights that may be counted too many, rounded down: it
+            saves the last passes, and 0 makes the result exact.
+        guess: a first estimate for every group, such as the quantile of the last time.
+        axis_name: the mapped axis over which the leaves are split, if any.
+
+    Returns:
+        A threshold for every group, in the dtype of ``guess``; 0 where the rank is 0.
+    """
+    sizes = group_sizes(groups, axis_name)
+    dtype = guess.dtype
+    integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
+
+    def bits(x: jax.Array) -> jax.Array:
+        return jax.lax.bitcast_convert_type(x, integer)
+
+    def value(b: jax.Array) -> jax.Array:
+        return jax.lax.bitcast_convert_type(b, dtype)
+
+    def count(candidates: jax.Array) -> jax.Array:
+        heights = value(candidates)
+
+        def at_most(i: int, j: int) -> list[jax.Array]:
+            magnitude = jnp.abs(groups[i][j])
+            return [magnitude <= height.astype(magnitude.dtype) for height in heights[i]]
+
+        return _count(groups, at_most, sizes, axis_name)
+
+    # Around the guess, and zero itself: many weights may be there.
+    factors = jnp.array([0, 0.5, 0.9, 0.98, 1, 1.02, 1.1, 2], dtype)
+    found = _search(
+        count,
+        ranks,
+        sizes=sizes,
+        slack=slack,
+        top=bits(jnp.full([len(groups)], jnp.inf, dtype)),
+        first=bits(jnp.abs(guess)[:, None] * factors[None]),
+        value=value,
+        position=bits,
+    )
+    return value(found)
+
+
+def select_smallest(
+    groups: Groups, ranks: jax.Array, *, axis_name: AxisName = None
+) -> list[list[jax.Array]]:
+    """Flags exactly so many weights of every group: the smallest, of equal ones the first.
+
+    Args:
+        groups: leaves, real floating point, at least one group.
+        ranks: how many of every group.
+        axis_name: the mapped axis over which the leaves are split, if any.
+
+    Returns:
+        Boolean arrays in place of the leaves. Where there are too many NaN, fewer are flagged.
+    """
+    sizes = group_sizes(groups, axis_name)
+    dtype = jnp.result_type(*(leaf for group in groups for leaf in group))
+    guess = jnp.zeros([len(groups)], dtype)
+    height = quantile(groups, ranks, slack=0, guess=guess, axis_name=axis_name)
+
+    def smaller(i: int, j: int) -> jax.Array:
+        return jnp.abs(groups[i][j]) < height[i].astype(groups[i][j].dtype)
+
+    def tied(i: int, j: int) -> jax.Array:
+        return jnp.abs(groups[i][j]) == height[i].astype(groups[i][j].dtype)
+
+    left = ranks - _count(groups, lambda i, j: [smaller(i, j)], sizes, axis_name)[:, 0]
+    places = _positions(groups, axis_name)
+
+    def count(candidates: jax.Array) -> jax.Array:
+        def first(i: int, j: int) -> list[jax.Array]:
+            return [tied(i, j) & (places[i][j] <= candidate) for candidate in candidates[i]]
+
+        return _count(groups, first, sizes, axis_name)
+
+    last = _search(
+        count,
+        left,
+        sizes=sizes,
+        slack=0,
+        top=jnp.array([min(size, 2**31 - 1) for size in sizes], jnp.int32),
+        first=jnp.zeros([len(groups), CANDIDATES], jnp.int32),
+        value=lambda place: place.astype(jnp.float32),
+        position=lambda place: place.astype(jnp.int32),
+    )
+    # A rank of zero flags nothing, not even the weights that are zero.
+    return [
+        [
+            (ranks[i] > 0) & (smaller(i, j) | (tied(i, j) & (places[i][j] <= last[i])))
+            for j in range(len(group))
+        ]
+        for i, group in enumerate(groups)
+    ]
+
+
+def _positions(groups: Groups, axis_name: AxisName) -> list[list[jax.Array]]:
+    """The number of every weight within its group, over the devices of the named axis.
+
+    Beyond 2^30 weights in a group the numbers of the later leaves start anew.
+    """
+    shards = _shards(axis_name)
+    shard = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    result = []
+    for group in groups:
+        first, places = 0, []
+        for leaf in group:
+            # Axis by axis: to reshape a leaf that is split over a mesh could mean to gather it.
+            place = jnp.full(leaf.shape, first % 2**30 + shard * leaf.size, jnp.int32)
+            for axis in range(leaf.ndim):
+                stride = math.prod(leaf.shape[axis + 1 :])
+                index = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis)
+                place += index * stride
+            places.append(place)
+            first += shards * leaf.size
+        result.append(places)
+    return result
+
+
+def _search(
+    count: Callable[[jax.Array], jax.Array],
+    ranks: jax.Array,
+    *,
+    sizes: Sequence[int],
+    slack: float,
+    top: jax.Array,
+    first: jax.Array,
+    value: Callable[[jax.Array], jax.Array],
+    position: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """The smallest integer of every group from 0 to ``top`` whose count reaches the rank.
+
+    ``count`` grows with its argument. Every pass tries where a line between the ends of the bracket
+    reaches the rank, in terms of ``value``, and a little beside; and the quarters of the bracket,
+    which alone would do in 16 passes for 32 bits, whatever the counts are.
+    """
+    total = jnp.array(sizes, ranks.dtype)
+    spare = jnp.array([math.floor(slack * size) for size in sizes], ranks.dtype)
+    beside = jnp.array([-0.1, -0.01, 0, 0.01, 0.1], jnp.float32)
+    quarters = jnp.arange(1, 4, dtype=top.dtype)
+
+    def unfinished(carry: Bracket) -> jax.Array:
+        low, high, _, most, _ = carry
+        found = (high < top) & (most - ranks <= spare)
+        return jnp.any((ranks > 0) & ~found & (high - low > 1))
+
+    def narrow(carry: Bracket) -> Bracket:
+        low, high, least, most, candidates = carry
+        # Always strictly inside, so that every pass gets further.
+        candidates = jnp.clip(candidates, low[:, None] + 1, high[:, None] - 1)
+        counts = count(candidates)
+        short = counts < ranks[:, None]
+        low = jnp.maximum(low, jnp.max(jnp.where(short, candidates, -1), axis=1))
+        least = jnp.maximum(least, jnp.max(jnp.where(short, counts, 0), axis=1))
+        high = jnp.minimum(high, jnp.min(jnp.where(short, top[:, None], candidates), axis=1))
+        most = jnp.minimum(most, jnp.min(jnp.where(short, total[:, None], counts), axis=1))
+        bottom = value(jnp.maximum(low, 0))
+        aim = (ranks - least + spare // 2) / jnp.maximum(most - least, 1)
+        fraction = (aim[:, None] + beside[None]).astype(bottom.dtype)
+        on_line = position(bottom[:, None] + fraction * (value(high) - bottom)[:, None])
+        between = low[:, None] + (high - low)[:, None] // 4 * quarters[None]
+        return low, high, least, most, jnp.concatenate([on_line, between], axis=1)
+
+    bracket = jnp.full_like(top, -1), top, jnp.zeros_like(total), total, first
+    _, high, *_ = jax.lax.while_loop(unfinished, narrow, bracket)
+    return jnp.where(ranks > 0, high, 0)
+
+
+def _count(
+    groups: Groups,
+    conditions: Callable[[int, int], list[jax.Array]],
+    sizes: Sequence[int],
+    axis_name: AxisName,
+) -> jax.Array:
+    """For every group and each condition on leaf j of group i, how many weights fulfil it."""
+    dtype = count_dtype(sizes)
+    rows = []
+    for i, group in enumerate(groups):
+        counts = [_count_leaf(conditions(i, j)).astype(dtype) for j in range(len(group))]
+        rows.append(sum(counts[1:], start=counts[0]))
+    table: jax.Array = jnp.stack(rows)
+    return _sum_over(axis_name, table) if axis_name is not None else table
+
+
+def _count_leaf(conditions: list[jax.Array]) -> jax.Array:
+    count: jax.Array = jax.lax.platform_dependent(
+        *conditions, cpu=_count_by_rows, default=_count_plainly
+    )
+    return count
+
+
+def _count_plainly(*conditions: jax.Array) -> jax.Array:
+    return jnp.stack([jnp.sum(condition, dtype=jnp.int32) for condition in conditions])
+
+
+def _count_by_rows(*conditions: jax.Array) -> jax.Array:
+    """The same in one pass that keeps the first axis, and a short one over that.
+
+    On a CPU, XLA turns the sum of one array into windows of 32, which is slow and is not fused with
+    the comparisons: 65 ms for each condition on 24 million weights, where this takes 5 ms for
+    eight. On other platforms a sum of several arrays over an axis that is split over devices would
+    be gathered; with the first axis kept, here only where another axis is split.
+    """
+    shape = conditions[0].shape
+    if 0 in shape:
+        return jnp.zeros(len(conditions), jnp.int32)
+    if len(shape) < 2:
+        # Rows that fit on any power of two of devices over which the vector can be split.
+        shape = (math.gcd(math.prod(shape), 256), -1)
+    flags = tuple(condition.reshape(shape).astype(jnp.int32) for condition in conditions)
+    zeros = (np.int32(0),) * len(flags)
+    rows = jax.lax.reduce(flags, zeros, _add_pairs, tuple(range(1, len(shape))))
+    return jnp.sum(jnp.stack(rows), axis=1, dtype=jnp.int32)
+
+
+def _add_pairs(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return tuple(a + b for a, b in zip(left, right, strict=True))
