@@ -2,10 +2,18 @@
 
 from types import ModuleType
 
-from experiments.configs import digits, fashion_mnist, fashion_mnist_cnn
+from experiments.configs import (
+    digits,
+    fashion_mnist,
+    fashion_mnist_cnn,
+    fashion_mnist_cnn_recipe,
+    fashion_mnist_recipe,
+)
 
 PRESETS: dict[str, ModuleType] = {
     "digits": digits,
     "fashion_mnist": fashion_mnist,
     "fashion_mnist_cnn": fashion_mnist_cnn,
+    "fashion_mnist_recipe": fashion_mnist_recipe,
+    "fashion_mnist_cnn_recipe": fashion_mnist_cnn_recipe,
 }

@@ -34,7 +34,7 @@ class Settings:
 class MagnitudeState(NamedTuple):
     """Which weights are left, after how many updates."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a tuple has a method of this name
     keep: PyTree
 
 

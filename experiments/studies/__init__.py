@@ -2,6 +2,9 @@
 
 from types import ModuleType
 
-from experiments.studies import fashion_mnist_paper
+from experiments.studies import fashion_mnist_paper, recipe_tuning
 
-STUDIES: dict[str, ModuleType] = {"fashion_mnist_paper": fashion_mnist_paper}
+STUDIES: dict[str, ModuleType] = {
+    "fashion_mnist_paper": fashion_mnist_paper,
+    "recipe_tuning": recipe_tuning,
+}
