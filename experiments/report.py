@@ -60,7 +60,7 @@ def figure(trained: dict[str, Trained], config: Config, path: Path) -> None:
             f"{zeros[-1]:.1f} %",
             (steps[-1], zeros[-1]),
             textcoords="offset points",
-            xytext=(-4, -12 if zeros[-1] > 50 else 5),
+            xytext=(-4, -18 if zeros[-1] > 50 else 5),
             ha="right",
             color=color,
         )

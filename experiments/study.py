@@ -32,6 +32,7 @@ from experiments.studies import STUDIES
 from experiments.train import Job
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "grda_optax")
 
 
@@ -125,6 +126,19 @@ def render() -> None:
     (RESULTS / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 
+def write_readme(readme: Path) -> None:
+    """Puts the summaries of the studies that have one between the marks in the README."""
+    begin, end = "<!-- results -->\n", "<!-- end of results -->"
+    before, rest = readme.read_text().split(begin)
+    _, after = rest.split(end)
+    parts = [
+        study.summary(rows)
+        for name, study in STUDIES.items()
+        if hasattr(study, "summary") and (rows := rows_of(name))
+    ]
+    readme.write_text(before + begin + "\n" + "\n\n".join(parts) + "\n\n" + end + after)
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Trains the runs of a study that are missing, and writes its tables and figures."""
@@ -150,6 +164,7 @@ def main() -> int:
         for name in names:
             run_study(name, arguments.workers, console)
     render()
+    write_readme(README)
     return 0
 
 
