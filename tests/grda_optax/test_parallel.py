@@ -9,7 +9,8 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from grda_optax import dual_averaging, grda
+from grda_optax import dual_averaging, grda, prune_with, target_sparsity
+from grda_optax._quantile import _count_plainly
 
 from .transformations import our_state
 from .trees import assert_close, assert_same_bits, assert_same_zeros, normal_like
@@ -24,6 +25,7 @@ TRANSFORMATIONS = {
         optax.adamw(0.02),
         dual_averaging(lambda n: 0.01 * n, mask={"kernel": True, "bias": False}, freeze_step=20),
     ),
+    "recipe": prune_with(optax.sgd(0.1, momentum=0.9), 0.7, STEPS, update_every=4, leak=1e-3),
 }
 
 
@@ -202,3 +204,122 @@ def test_one_compilation_serves_every_step_on_a_mesh(name, tx, mesh):
     for _ in range(3):
         carry = compiled(carry, *batch)
     assert len(traces) == 1
+
+
+WIDTHS = {"first": (16, 12), "second": (24, 8), "vector": (64,), "odd": (8, 3, 5)}
+ZEROS = {k: jnp.zeros(shape) for k, shape in WIDTHS.items()}
+
+
+def pruned(**options):
+    return optax.chain(
+        optax.sgd(0.3, momentum=0.9),
+        dual_averaging(
+            target_sparsity(0.8, end_step=5, update_every=2, **options),
+            prox="firm",
+            freeze_step=8,
+        ),
+    )
+
+
+def noisy_run(update, place=lambda tree: tree, init=None, steps=12):
+    """The params after every step, with gradients that no device has to agree on."""
+    params = place(normal_like(jax.random.key(0), ZEROS))
+    # Weights of one magnitude in different leaves and on different devices.
+    params = place(jax.tree.map(lambda x: jnp.round(4 * x) / 4, params))
+    state, history = init(params), []
+    for i in range(steps):
+        gradients = place(
+            jax.tree.map(lambda x: jnp.round(8 * x) / 8, normal_like(jax.random.key(i), ZEROS))
+        )
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        history.append(jax.tree.map(np.asarray, params))
+    return history
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+class TestSplitParams:
+    """The params over devices, of which each counts its own."""
+
+    def test_shard_map(self, per_leaf, mesh):
+        tx = pruned(per_leaf=per_leaf)
+        expected = noisy_run(jax.jit(tx.update), init=tx.init)
+        rows, whole = PartitionSpec("d"), PartitionSpec()
+        tx = pruned(per_leaf=per_leaf, axis_name="d")
+        params = jax.tree.map(lambda x: rows, ZEROS)
+        state = optax.tree.map_params(
+            tx, lambda _: rows, tx.init(ZEROS), transform_non_params=lambda _: whole
+        )
+        update = jax.shard_map(
+            tx.update,
+            mesh=mesh,
+            in_specs=(params, state, params),
+            out_specs=(params, state),
+            check_vma=per_leaf,  # either way it works
+        )
+        place = lambda tree: jax.device_put(tree, NamedSharding(mesh, rows))  # noqa: E731
+        self.compare(noisy_run(jax.jit(update), place, tx.init), expected, per_leaf)
+
+    def test_pmap(self, per_leaf, devices):
+        tx = pruned(per_leaf=per_leaf)
+        expected = noisy_run(jax.jit(tx.update), init=tx.init)
+        tx = pruned(per_leaf=per_leaf, axis_name="d")
+
+        def place(tree):
+            return {k: x.reshape(8, WIDTHS[k][0] // 8, *WIDTHS[k][1:]) for k, x in tree.items()}
+
+        found = noisy_run(
+            jax.pmap(tx.update, axis_name="d", devices=devices),
+            place,
+            jax.pmap(tx.init, axis_name="d", devices=devices),
+        )
+        found = [{k: x.reshape(WIDTHS[k]) for k, x in params.items()} for params in found]
+        self.compare(found, expected, per_leaf)
+
+    def test_jit(self, per_leaf, mesh):
+        """No program for split params gathers one; the counts of axis 0 are only summed."""
+        axes = (None, "d") if per_leaf else ("d",)
+        tx = pruned(per_leaf=per_leaf)
+        expected = noisy_run(jax.jit(tx.update), init=tx.init)
+        shardings = {
+            k: NamedSharding(
+                mesh,
+                PartitionSpec(*axes)
+                if len(shape) >= len(axes) and shape[len(axes) - 1] % 8 == 0
+                else PartitionSpec("d"),
+            )
+            for k, shape in WIDTHS.items()
+        }
+        place = lambda tree: jax.device_put(tree, shardings)  # noqa: E731
+        update = jax.jit(tx.update)
+        self.compare(noisy_run(update, place, tx.init), expected, per_leaf)
+        params = place(ZEROS)
+        text = update.lower(params, jax.jit(tx.init)(params), params).compile().as_text()
+        assert "all-reduce" in text
+        assert "all-to-all" not in text
+        assert "collective-permute" not in text
+        if axes == ("d",):
+            assert "all-gather" not in text
+
+    def compare(self, found, expected, per_leaf):
+        for mine, theirs in zip(found[:7], expected[:7], strict=True):
+            assert_same_zeros(mine, theirs)
+            assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        counts = [{k: int((x == 0).sum()) for k, x in run[-1].items()} for run in (found, expected)]
+        sizes = {k: x.size for k, x in expected[-1].items()}
+        if per_leaf:
+            assert counts[0] == counts[1] == {k: n - round(0.2 * n) for k, n in sizes.items()}
+        else:
+            total = sum(sizes.values())
+            assert [sum(c.values()) for c in counts] == [total - round(0.2 * total)] * 2
+        for mine in found[7:]:
+            assert_same_zeros(mine, found[7])
+
+
+def test_sums_over_any_axis_gather_nothing_where_they_are_plain(mesh):
+    """As they are on every platform but the CPU."""
+    for spec in (PartitionSpec("d"), PartitionSpec(None, "d")):
+        x = jax.device_put(jnp.ones((16, 24)), NamedSharding(mesh, spec))
+        text = jax.jit(lambda x: _count_plainly(x < 0, x < 1)).lower(x).compile().as_text()
+        assert "all-reduce" in text
+        assert "all-gather" not in text

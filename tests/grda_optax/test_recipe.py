@@ -105,10 +105,10 @@ def test_a_schedule_of_ratios():
     hard, _ = trained(prune_with(optax.sgd(0.05), 0.5, 20, prox="hard", freeze_at=None), 20)
     assert kernel_zeros(params) == kernel_zeros(hard) == 550
     soft, _ = trained(prune_with(optax.sgd(0.05), 0.5, 20, prox="soft", freeze_at=None), 20)
-    smallest = [np.abs(np.asarray(p["kernel"])) for p in (soft, params, hard)]
-    smallest = [x[x != 0].min() for x in smallest]
-    assert smallest[0] < 0.1 * smallest[1]
-    assert 0.5 * smallest[2] < smallest[1]
+    small = [np.abs(np.asarray(p["kernel"])) for p in (soft, params, hard)]
+    small = [np.quantile(x[x != 0], 0.05) for x in small]
+    assert small[0] < 0.5 * small[1]
+    assert 0.7 * small[2] < small[1] < 1.1 * small[2]
 
 
 class TestSuggestC:
