@@ -51,9 +51,14 @@ def quantile(
     guess: jax.Array,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""The smallest :math:`h` of every group that at least so many of its weights do not exceed.
+    r"""For every group a threshold that so many of its weights do not exceed.
 
-    .. math:: h = \min \{ t \ge 0 : |\{ j : |v_j| \le t \}| \ge k \}
+    With :math:`c(t) = |\{ j : |v_j| \le t \}|` it is an :math:`h` with
+
+    .. math:: k \le c(h) \le k + \text{slack} \cdot d,
+
+    and where ties leave none, the smallest with :math:`c(h) \ge k`. With a slack of 0 it may lie
+    anywhere from the weight of rank :math:`k` to below the next one.
 
     It is looked for among the floating point numbers themselves, whose bits, read as integers, are
     in the same order; so no weight can hide between two candidates.
@@ -62,7 +67,7 @@ def quantile(
         groups: leaves, real floating point, at least one group.
         ranks: :math:`k` of every group.
         slack: the fraction of a group's weights that may be counted too many, rounded down: it
-            saves the last passes, and 0 makes the result exact.
+            saves the last passes, and 0 makes the count exact.
         guess: a first estimate for every group, such as the quantile of the last time.
         axis_name: the mapped axis over which the leaves are split, if any.
 

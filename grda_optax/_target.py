@@ -28,11 +28,11 @@ def target_sparsity(
 ) -> ThresholdRule:
     r"""The threshold that leaves as many zeros as one asks for.
 
-    It is the quantile of the accumulator's magnitude, the smallest :math:`h` at which at least
-    :math:`k_n` of the :math:`d` penalised weights are zero, and at most :math:`d / 10^4` more:
+    It is a quantile of the accumulator's magnitude: at least :math:`k_n` of the :math:`d` penalised
+    weights do not exceed it, and at most :math:`d / 10^4` more, but for ties:
 
     .. math::
-        h_n = \min \{ h : |\{ j : |v_{n,j}| \le h \}| \ge k_n \}, \qquad
+        k_n \le |\{ j : |v_{n,j}| \le h_n \}| \le k_n + 10^{-4} d, \qquad
         k_n = d - \operatorname{round}((1 - s_n) d),
 
     along a ramp to the sparsity :math:`s`, which is steep at first (:math:`p = 3` is the cubic

@@ -150,11 +150,12 @@ def test_a_schedule_is_followed_as_it_is():
     assert np.abs(np.subtract(found, [2000, 4000, 6000, 3000, 3000, 0])).max() <= 1
     # Where it stands still, at once; and else at the first update and every so many.
     found = asked_zeros(target_sparsity(lambda n: values[n], update_every=4), 6)
-    assert np.abs(np.subtract(found, [2000, 2000, 2000, 6000, 3000, 3000])).max() <= 1
+    assert np.abs(np.subtract(found, [2000, 2000, 2000, 3000, 3000, 0])).max() <= 1
 
 
 MAGNITUDES = st.one_of(
-    st.floats(0, 1e30, width=32, allow_subnormal=False), st.sampled_from([0.0, 0.25, 1.0, 1e-30])
+    st.floats(0, 2.0**100, width=32, allow_subnormal=False),
+    st.sampled_from([0.0, 0.25, 1.0, 2.0**-100]),
 )
 
 
@@ -171,12 +172,18 @@ def quantiles(leaves, ranks, guess, slack=0.0):
     st.integers(0, 2**31),
 )
 def test_quantile(values, rank, guess, seed):
-    """It is the weight of this rank, from whatever guess, with ties and without."""
+    """From the weight of this rank to below the next, from whatever guess, with ties or without."""
     signs = np.random.default_rng(seed).choice([-1, 1], 24)
     v = np.float32(values) * signs.astype(np.float32)
     leaves = [jnp.asarray(v[:12].reshape(3, 4)), jnp.asarray(v[12:])]
     found = quantiles(leaves, jnp.array([rank]), jnp.array([guess], jnp.float32))
-    assert found == (np.sort(np.abs(v))[rank - 1] if rank else 0)
+    ordered = np.append(np.sort(np.abs(v)), np.inf)
+    if rank == 0:
+        assert found == 0
+    elif ordered[rank - 1] == ordered[rank]:
+        assert found == ordered[rank]
+    else:
+        assert ordered[rank - 1] <= found < ordered[rank]
 
 
 @jax.jit
@@ -199,14 +206,15 @@ def test_selection(values, rank):
 def test_quantile_in_float64(float64):
     v = np.abs(np.random.default_rng(0).normal(size=1000))
     found = quantiles([jnp.asarray(v)], jnp.array([700]), jnp.array([0.0]))
-    assert found == np.sort(v)[699]
+    assert found.dtype == np.float64
+    assert np.sort(v)[699] <= found < np.sort(v)[700]
 
 
 def test_slack_saves_passes_and_keeps_its_word():
     v = jax.random.normal(jax.random.key(0), (100, 1000))
     for rank in (10, 50_000, 99_990):
         found = quantiles([v], jnp.array([rank]), jnp.array([1.0]), slack=1e-4)
-        assert 0 <= jnp.sum(jnp.abs(v) <= found) - rank <= 10
+        assert 0 <= jnp.sum(jnp.abs(v) <= found[0]) - rank <= 10
 
 
 def test_both_ways_to_count_are_equal():
@@ -229,18 +237,19 @@ def test_tiny_leaves(per_leaf):
     threshold = optax.tree.get(state, "threshold")
     if per_leaf:
         assert jax.tree.structure(threshold) == jax.tree.structure(params)
-        assert threshold == {"a": 3, "b": 0, "c": 0}
+        assert 3 <= threshold.pop("a") < 4
+        assert threshold == {"b": 0, "c": 0}
     else:
-        assert threshold == 2
+        assert 2 <= threshold < 3
 
 
 def test_weights_that_are_zero_count():
     """With enough of them nothing is shrunk."""
     params = jnp.array([0.0] * 6 + [1.0, 2.0, 3.0, 4.0])
-    for sparsity, threshold in ((0.5, 0), (0.6, 0), (0.7, 1)):
+    for sparsity, least in ((0.5, 0), (0.6, 0), (0.7, 1)):
         tx = dual_averaging(target_sparsity(sparsity))
         _, state = tx.update(jnp.zeros(10), tx.init(params), params)
-        assert state.threshold == threshold
+        assert least <= state.threshold < 2 * least or state.threshold == least == 0
 
 
 @pytest.mark.parametrize("scale", [{"a": 3.0}, {"a": 3.0, "b": 1}, {"^a$": 3, "": 1}])
@@ -252,7 +261,7 @@ def test_scale(scale):
     zeros = jax.tree.map(lambda p, u: int(jnp.sum(p + u == 0)), params, updates)
     # 0.1, 0.2, ... on one side, a third of that on the other: 0.267 is the tenth.
     assert zeros == {"a": 8, "b": 2}
-    np.testing.assert_allclose(state.threshold, 0.8 / 3, rtol=1e-6)
+    assert 0.8 / 3 - 1e-6 <= state.threshold < 0.3
 
 
 def test_nothing_to_prune():
