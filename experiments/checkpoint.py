@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.checks import check
 from experiments.config import Config
 
 PyTree = Any
@@ -80,11 +81,17 @@ def write_json(path: Path, content: Any) -> None:
 class Checkpoints:
     """The last two checkpoints of a run, each whole or absent."""
 
-    def __init__(self, folder: RunFolder):
-        """Opens the folder's checkpoints; incomplete ones from a run that died are removed."""
+    def __init__(self, folder: RunFolder, *, read_only: bool = False):
+        """Opens the folder's checkpoints.
+
+        Incomplete ones from a run that died are removed, unless ``read_only``: then the folder may
+        be that of a run which is still going on, and nothing in it is touched.
+        """
         self._manager = ocp.CheckpointManager(
             folder.checkpoints,
-            options=ocp.CheckpointManagerOptions(
+            options=ocp.CheckpointManagerOptions(read_only=True)
+            if read_only
+            else ocp.CheckpointManagerOptions(
                 max_to_keep=2, create=True, cleanup_tmp_directories=True
             ),
         )
@@ -117,3 +124,52 @@ class Checkpoints:
         """Waits for what is being written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    """The params and the statistics that the run ``config.init_from`` ended with so far.
+
+    Args:
+        config: of the run that starts from them.
+        like: its own params and statistics, whose names and shapes the others must have.
+
+    Raises:
+        ValueError: there is no such run, it has no checkpoint, its network is another one, or it
+            was trained on the examples that this one is scored on.
+    """
+    source = config.init_from
+    folder = RunFolder(Path(source or "").expanduser())
+
+    def check_source(holds: bool, wanted: str) -> None:
+        check(holds, "init_from", source, wanted)
+
+    check_source(folder.config.is_file(), "the folder of a method's run, which holds a config.json")
+    theirs = Config.from_json(json.loads(folder.config.read_text()))
+    if config.evaluate == "validation":
+        check_source(
+            theirs.evaluate == "validation",
+            "a run with evaluate = 'validation', since others train on what is held out",
+        )
+    check_source(folder.checkpoints.is_dir(), "a run that has a checkpoint")
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        check_source(checkpoints.latest() is not None, "a run that has a checkpoint")
+        weights = checkpoints.weights()
+    finally:
+        checkpoints.close()
+    here, there = _shapes(like), _shapes(weights)
+    for name in [*here, *there]:
+        mine, other = here.get(name, "missing"), there.get(name, "missing")
+        check_source(
+            mine == other, f"a run of the same network ({name} is {other} there and {mine} here)"
+        )
+    return weights
+
+
+def _shapes(weights: tuple[PyTree, PyTree]) -> dict[str, str]:
+    """Every leaf's path, with its dtype and shape."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for part in weights
+        for path, leaf in jax.tree_util.tree_leaves_with_path(part)
+    }

@@ -54,6 +54,9 @@ class Config:
     """Of the method `gmp` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
+    init_from: str | None = None
+    """Start from the latest weights of another run of this network: the folder of a method's run,
+    such as runs/digits/dense. The optimizer starts anew, on this run's own epochs."""
     evaluate: Literal["test", "validation"] = "test"
     """`validation` holds the last sixth of the training set out and scores that instead: the
     split on which settings are chosen."""

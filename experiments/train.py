@@ -14,7 +14,7 @@ import optax
 from rich.console import Console
 
 from experiments import data, models
-from experiments.checkpoint import Checkpoints, RunFolder, write_json
+from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
 from experiments.config import Config, Runtime
 from experiments.log import Log, Row
 from experiments.models.axis import DEVICE_AXIS
@@ -61,7 +61,7 @@ class Job:
     console: Console
 
     def __post_init__(self) -> None:
-        """Refuses a batch that does not fit the data or the devices."""
+        """Refuses a batch that does not fit the data or the devices, and weights of others."""
         batch, examples = self.config.batch_size, len(self.splits[0].labels)
         if batch > examples:
             raise ValueError(f"batch_size must be at most the {examples} examples, got {batch}.")
@@ -69,6 +69,8 @@ class Job:
             raise ValueError(
                 f"batch_size must be a multiple of the {self.parallel.size} devices, got {batch}."
             )
+        if self.config.init_from is not None:
+            self.start()
 
     @functools.cached_property
     def splits(self) -> tuple[data.Split, data.Split]:
@@ -112,8 +114,9 @@ class Job:
         return jax.tree.map(lambda x: everything or x.ndim >= 2, params)
 
     def start(self) -> tuple[PyTree, PyTree]:
-        """The params and the statistics before the first step."""
-        return self.model.init(jax.random.key(self.config.seed))
+        """The params and the statistics before the first step: new ones, or another run's."""
+        new = self.model.init(jax.random.key(self.config.seed))
+        return new if self.config.init_from is None else trained_weights(self.config, like=new)
 
     def train(self, tx: optax.GradientTransformationExtraArgs) -> Trained:
         """Trains with ``tx`` to the end, or goes on from the folder's latest checkpoint."""
