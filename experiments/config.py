@@ -13,7 +13,7 @@ from experiments.methods.grda import Settings as GRDASettings
 from experiments.methods.recipe import Settings as RecipeSettings
 
 Dataset = Literal["digits", "fashion_mnist"]
-ModelName = Literal["mlp", "small_cnn"]
+ModelName = Literal["mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5"]
 MethodName = Literal["dense", "grda", "recipe", "gmp"]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
@@ -25,7 +25,8 @@ class Config:
     dataset: Dataset = "digits"
     """The data set, by its TFDS name."""
     model: ModelName = "mlp"
-    """The network: `mlp` (300-100) or `small_cnn` (three convolutions with BatchNorm)."""
+    """The network: `mlp` (300-100), `small_cnn` (three convolutions with BatchNorm; also at a
+    quarter and at a sixteenth of its width) or `lenet5`."""
     method: tuple[MethodName, ...] = ("dense", "grda")
     """The methods to run and to compare, from the same start and with the same batches."""
     epochs: int = 30

@@ -2,16 +2,24 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.lenet5 import LeNet5
 from experiments.models.mlp import MLP
 from experiments.models.small_cnn import SmallCNN
 
-MODELS: dict[str, Callable[..., nnx.Module]] = {"mlp": MLP, "small_cnn": SmallCNN}
+MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "mlp": MLP,
+    "small_cnn": SmallCNN,
+    "small_cnn_quarter": partial(SmallCNN, width=1 / 4),
+    "small_cnn_sixteenth": partial(SmallCNN, width=1 / 16),
+    "lenet5": LeNet5,
+}
 
 
 class Model(NamedTuple):
