@@ -12,8 +12,10 @@ from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grda import Settings as GRDASettings
 from experiments.methods.recipe import Settings as RecipeSettings
 
-Dataset = Literal["digits", "fashion_mnist"]
-ModelName = Literal["mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5"]
+Dataset = Literal["digits", "fashion_mnist", "python_text"]
+ModelName = Literal[
+    "mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5", "char_transformer"
+]
 MethodName = Literal["dense", "grda", "recipe", "gmp"]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
@@ -23,10 +25,11 @@ class Config:
     """What the numbers of a run depend on. Two runs with equal configs give equal numbers."""
 
     dataset: Dataset = "digits"
-    """The data set, by its TFDS name."""
+    """The data set: images by their TFDS name, or `python_text`, which only `char_transformer`
+    reads."""
     model: ModelName = "mlp"
     """The network: `mlp` (300-100), `small_cnn` (three convolutions with BatchNorm; also at a
-    quarter and at a sixteenth of its width) or `lenet5`."""
+    quarter and at a sixteenth of its width), `lenet5` or, for text, `char_transformer`."""
     method: tuple[MethodName, ...] = ("dense", "grda")
     """The methods to run and to compare, from the same start and with the same batches."""
     epochs: int = 30

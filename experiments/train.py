@@ -69,6 +69,7 @@ class Job:
             raise ValueError(
                 f"batch_size must be a multiple of the {self.parallel.size} devices, got {batch}."
             )
+        _ = self.model  # which refuses data that are not for it
         if self.config.init_from is not None:
             self.start()
 
@@ -80,10 +81,10 @@ class Job:
     @functools.cached_property
     def model(self) -> models.Model:
         """The network as pure functions."""
-        images = self.dataset.train.images
+        inputs = self.dataset.train.inputs
         return models.build(
             self.config.model,
-            images.shape[1:],
+            inputs.shape[1:],
             self.dataset.num_classes,
             self.dataset.mean,
             self.dataset.std,
@@ -126,7 +127,7 @@ class Job:
 def _loss_and_statistics(
     job: Job, params: PyTree, statistics: PyTree, batch: data.Split
 ) -> tuple[jax.Array, PyTree]:
-    logits, statistics = job.model.apply(params, statistics, jnp.asarray(batch.images), True)
+    logits, statistics = job.model.apply(params, statistics, jnp.asarray(batch.inputs), True)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return losses.mean(), statistics
 
@@ -156,14 +157,15 @@ def _training_step(
 def _evaluation_step(
     job: Job, state: State, batch: tuple[data.Split, np.ndarray]
 ) -> dict[str, jax.Array]:
-    """Sums over a batch, in which an example of weight 0 is only there to fill it."""
-    (images, labels), weight = batch
-    logits, _ = job.model.apply(state.params, state.statistics, jnp.asarray(images), False)
+    """Sums over the labels of a batch, where an example of weight 0 is only there to fill it."""
+    (inputs, labels), weight = batch
+    logits, _ = job.model.apply(state.params, state.statistics, jnp.asarray(inputs), False)
+    weights = jnp.broadcast_to(weight.reshape(-1, *[1] * (labels.ndim - 1)), labels.shape)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     sums = {
-        "correct": jnp.sum(weight * (logits.argmax(-1) == labels)),
-        "loss": jnp.sum(weight * losses),
-        "count": jnp.sum(weight),
+        "correct": jnp.sum(weights * (logits.argmax(-1) == labels)),
+        "loss": jnp.sum(weights * losses),
+        "count": jnp.sum(weights),
     }
     return dict(jax.lax.psum(sums, DEVICE_AXIS))
 

@@ -2,10 +2,11 @@
 
 from types import ModuleType
 
-from experiments.configs import digits, fashion_mnist, fashion_mnist_cnn
+from experiments.configs import char_transformer, digits, fashion_mnist, fashion_mnist_cnn
 
 PRESETS: dict[str, ModuleType] = {
     "digits": digits,
+    "char_transformer": char_transformer,
     "fashion_mnist": fashion_mnist,
     "fashion_mnist_cnn": fashion_mnist_cnn,
 }

@@ -32,12 +32,12 @@ from .conftest import exactly
         ),
         (
             lambda: Config(dataset="cifar"),
-            "dataset must be one of digits, fashion_mnist, got 'cifar'.",
+            "dataset must be one of digits, fashion_mnist, python_text, got 'cifar'.",
         ),
         (
             lambda: Config(model="vgg"),
             "model must be one of mlp, small_cnn, small_cnn_quarter, small_cnn_sixteenth, lenet5, "
-            "got 'vgg'.",
+            "char_transformer, got 'vgg'.",
         ),
         (lambda: Config(method=()), "method must be at least one method, got ()."),
         (

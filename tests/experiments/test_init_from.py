@@ -101,7 +101,7 @@ def test_what_cannot_be_started_from_is_named_before_anything_is_written(
 def test_another_image_shape_is_another_network(dense, make_job, tmp_path, digits):
     _, folder = dense(epochs=1)
     wide = digits._replace(
-        train=data.Split(digits.train.images.repeat(2, axis=1), digits.train.labels)
+        train=data.Split(digits.train.inputs.repeat(2, axis=1), digits.train.labels)
     )
     with pytest.raises(ValueError, match=r"dense1/kernel is float32\[64, 300\] there and float32"):
         make_job(tmp_path / "new", change(SHORT, init_from=str(folder)), dataset=wide)
