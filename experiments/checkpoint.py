@@ -13,6 +13,8 @@ from experiments.checks import check
 from experiments.config import Config
 
 PyTree = Any
+Masks = dict[str, np.ndarray]
+"""Where the weights of each penalised leaf are not zero, by the leaf's path."""
 
 
 class RunFolder:
@@ -26,6 +28,8 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
+        self.masks = self.path / "masks"
+        self.topology = self.path / "topology"  # .json and .png
 
     def open(self, config: Config, *, overwrite: bool = False) -> None:
         """Makes the folder for this config, or goes on in it if it was made for the same.
@@ -37,7 +41,7 @@ class RunFolder:
             self._delete()
         if self.config.exists():
             try:
-                old = Config.from_json(json.loads(self.config.read_text()))
+                old = self.read_config()
             except (ValueError, TypeError) as error:
                 raise FileExistsError(
                     f"{self.config} cannot be read ({error}); choose another folder with "
@@ -63,12 +67,54 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config, config.to_json())
 
+    def read_config(self) -> Config:
+        """The config that the folder was made for."""
+        return Config.from_json(json.loads(self.config.read_text()))
+
     def _delete(self) -> None:
         """Removes what a run writes, and nothing that somebody else has put there."""
-        for path in (self.tensorboard, self.checkpoints):
+        for path in (self.tensorboard, self.checkpoints, self.masks):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.metrics, self.result, self.config):
+        analysis = (self.topology.with_suffix(suffix) for suffix in (".json", ".png"))
+        for path in (self.metrics, self.result, self.config, *analysis):
             path.unlink(missing_ok=True)
+
+    def write_masks(self, epoch: int, params: PyTree, penalised: PyTree) -> None:
+        """Writes where the penalised leaves are not zero, a bit a weight; whole or not at all."""
+        arrays = {}
+        flags = jax.tree.leaves(penalised)
+        for (path, leaf), flag in zip(
+            jax.tree_util.tree_leaves_with_path(params), flags, strict=True
+        ):
+            if flag:
+                mask = np.asarray(leaf) != 0
+                arrays[f"bits/{_name(path)}"] = np.packbits(mask)
+                arrays[f"shape/{_name(path)}"] = np.array(mask.shape)
+        self.masks.mkdir(exist_ok=True)
+        target = self.masks / f"epoch_{epoch:06d}.npz"
+        partial = target.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        partial.replace(target)
+
+    def read_masks(self) -> dict[int, Masks]:
+        """The masks that were written, by epoch, in order."""
+        masks = {}
+        for path in sorted(self.masks.glob("epoch_*.npz")):
+            with np.load(path) as arrays:
+                names = [key.removeprefix("bits/") for key in arrays if key.startswith("bits/")]
+                epoch: Masks = {}
+                for name in names:
+                    shape = arrays[f"shape/{name}"]
+                    bits = np.unpackbits(arrays[f"bits/{name}"], count=int(shape.prod()))
+                    epoch[name] = bits.astype(bool).reshape(shape)
+            masks[int(path.stem.removeprefix("epoch_"))] = epoch
+        return masks
+
+
+def _name(path: Any) -> str:
+    """A leaf's path, such as dense1/kernel."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -144,7 +190,7 @@ def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree
         check(holds, "init_from", source, wanted)
 
     check_source(folder.config.is_file(), "the folder of a method's run, which holds a config.json")
-    theirs = Config.from_json(json.loads(folder.config.read_text()))
+    theirs = folder.read_config()
     if config.evaluate == "validation":
         check_source(
             theirs.evaluate == "validation",
@@ -169,7 +215,7 @@ def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree
 def _shapes(weights: tuple[PyTree, PyTree]) -> dict[str, str]:
     """Every leaf's path, with its dtype and shape."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
         for part in weights
         for path, leaf in jax.tree_util.tree_leaves_with_path(part)
     }

@@ -157,6 +157,8 @@ class Runtime:
     """Steps between two looks at the loss; the run goes on in the background meanwhile."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints; there is always one at the end."""
+    keep_masks: bool = False
+    """Write where the weights are not zero at the end of each epoch, for analysis.topology."""
     stop_after: int | None = None
     """Stop after this step with a checkpoint; the same command without it goes on."""
     overwrite: bool = False

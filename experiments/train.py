@@ -238,6 +238,9 @@ def _train(job: Job, tx: optax.GradientTransformationExtraArgs) -> Trained:
             healthy = _healthy(rows)
             if epoch_ends and len(healthy) == len(rows):
                 healthy[-1] |= score()
+                if runtime.keep_masks:
+                    weights = parallel.unreplicate(state.params)
+                    folder.write_masks(done // job.steps_per_epoch, weights, job.penalised(weights))
             if healthy:
                 healthy[-1]["seconds"] = round(time.monotonic() - began, 3)
             log.write(healthy)
