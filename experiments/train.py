@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,6 +120,12 @@ class Job:
         new = self.model.init(jax.random.key(self.config.seed))
         return new if self.config.init_from is None else trained_weights(self.config, like=new)
 
+    def compiled_step(
+        self, tx: optax.GradientTransformationExtraArgs
+    ) -> Callable[[PyTree, PyTree], PyTree]:
+        """One update: (state, batch) to (state, metrics), in the memory of the state given."""
+        return self.parallel.wrap(functools.partial(_training_step, self, tx), donate=True)
+
     def train(self, tx: optax.GradientTransformationExtraArgs) -> Trained:
         """Trains with ``tx`` to the end, or goes on from the folder's latest checkpoint."""
         return _train(self, tx)
@@ -188,7 +195,7 @@ def _train(job: Job, tx: optax.GradientTransformationExtraArgs) -> Trained:
     start = int(state.step)
     state = parallel.replicate(state)
 
-    step_fn = parallel.wrap(functools.partial(_training_step, job, tx), donate=True)
+    step_fn = job.compiled_step(tx)
     score_fn = parallel.wrap(functools.partial(_evaluation_step, job))
     evaluation = [
         parallel.split(batch)
