@@ -9,9 +9,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.checks import check
 from experiments.config import Config
 
 PyTree = Any
+Masks = dict[str, np.ndarray]
+"""Where the weights of each penalised leaf are not zero, by the leaf's path."""
 
 
 class RunFolder:
@@ -25,6 +28,8 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
+        self.masks = self.path / "masks"
+        self.topology = self.path / "topology"  # .json and .png
 
     def open(self, config: Config, *, overwrite: bool = False) -> None:
         """Makes the folder for this config, or goes on in it if it was made for the same.
@@ -36,7 +41,7 @@ class RunFolder:
             self._delete()
         if self.config.exists():
             try:
-                old = Config.from_json(json.loads(self.config.read_text()))
+                old = self.read_config()
             except (ValueError, TypeError) as error:
                 raise FileExistsError(
                     f"{self.config} cannot be read ({error}); choose another folder with "
@@ -62,12 +67,54 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config, config.to_json())
 
+    def read_config(self) -> Config:
+        """The config that the folder was made for."""
+        return Config.from_json(json.loads(self.config.read_text()))
+
     def _delete(self) -> None:
         """Removes what a run writes, and nothing that somebody else has put there."""
-        for path in (self.tensorboard, self.checkpoints):
+        for path in (self.tensorboard, self.checkpoints, self.masks):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.metrics, self.result, self.config):
+        analysis = (self.topology.with_suffix(suffix) for suffix in (".json", ".png"))
+        for path in (self.metrics, self.result, self.config, *analysis):
             path.unlink(missing_ok=True)
+
+    def write_masks(self, epoch: int, params: PyTree, penalised: PyTree) -> None:
+        """Writes where the penalised leaves are not zero, a bit a weight; whole or not at all."""
+        arrays = {}
+        flags = jax.tree.leaves(penalised)
+        for (path, leaf), flag in zip(
+            jax.tree_util.tree_leaves_with_path(params), flags, strict=True
+        ):
+            if flag:
+                mask = np.asarray(leaf) != 0
+                arrays[f"bits/{_name(path)}"] = np.packbits(mask)
+                arrays[f"shape/{_name(path)}"] = np.array(mask.shape)
+        self.masks.mkdir(exist_ok=True)
+        target = self.masks / f"epoch_{epoch:06d}.npz"
+        partial = target.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        partial.replace(target)
+
+    def read_masks(self) -> dict[int, Masks]:
+        """The masks that were written, by epoch, in order."""
+        masks = {}
+        for path in sorted(self.masks.glob("epoch_*.npz")):
+            with np.load(path) as arrays:
+                names = [key.removeprefix("bits/") for key in arrays if key.startswith("bits/")]
+                epoch: Masks = {}
+                for name in names:
+                    shape = arrays[f"shape/{name}"]
+                    bits = np.unpackbits(arrays[f"bits/{name}"], count=int(shape.prod()))
+                    epoch[name] = bits.astype(bool).reshape(shape)
+            masks[int(path.stem.removeprefix("epoch_"))] = epoch
+        return masks
+
+
+def _name(path: Any) -> str:
+    """A leaf's path, such as dense1/kernel."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -80,11 +127,17 @@ def write_json(path: Path, content: Any) -> None:
 class Checkpoints:
     """The last two checkpoints of a run, each whole or absent."""
 
-    def __init__(self, folder: RunFolder):
-        """Opens the folder's checkpoints; incomplete ones from a run that died are removed."""
+    def __init__(self, folder: RunFolder, *, read_only: bool = False):
+        """Opens the folder's checkpoints.
+
+        Incomplete ones from a run that died are removed, unless ``read_only``: then the folder may
+        be that of a run which is still going on, and nothing in it is touched.
+        """
         self._manager = ocp.CheckpointManager(
             folder.checkpoints,
-            options=ocp.CheckpointManagerOptions(
+            options=ocp.CheckpointManagerOptions(read_only=True)
+            if read_only
+            else ocp.CheckpointManagerOptions(
                 max_to_keep=2, create=True, cleanup_tmp_directories=True
             ),
         )
@@ -117,3 +170,52 @@ class Checkpoints:
         """Waits for what is being written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    """The params and the statistics that the run ``config.init_from`` ended with so far.
+
+    Args:
+        config: of the run that starts from them.
+        like: its own params and statistics, whose names and shapes the others must have.
+
+    Raises:
+        ValueError: there is no such run, it has no checkpoint, its network is another one, or it
+            was trained on the examples that this one is scored on.
+    """
+    source = config.init_from
+    folder = RunFolder(Path(source or "").expanduser())
+
+    def check_source(holds: bool, wanted: str) -> None:
+        check(holds, "init_from", source, wanted)
+
+    check_source(folder.config.is_file(), "the folder of a method's run, which holds a config.json")
+    theirs = folder.read_config()
+    if config.evaluate == "validation":
+        check_source(
+            theirs.evaluate == "validation",
+            "a run with evaluate = 'validation', since others train on what is held out",
+        )
+    check_source(folder.checkpoints.is_dir(), "a run that has a checkpoint")
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        check_source(checkpoints.latest() is not None, "a run that has a checkpoint")
+        weights = checkpoints.weights()
+    finally:
+        checkpoints.close()
+    here, there = _shapes(like), _shapes(weights)
+    for name in [*here, *there]:
+        mine, other = here.get(name, "missing"), there.get(name, "missing")
+        check_source(
+            mine == other, f"a run of the same network ({name} is {other} there and {mine} here)"
+        )
+    return weights
+
+
+def _shapes(weights: tuple[PyTree, PyTree]) -> dict[str, str]:
+    """Every leaf's path, with its dtype and shape."""
+    return {
+        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for part in weights
+        for path, leaf in jax.tree_util.tree_leaves_with_path(part)
+    }

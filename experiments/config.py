@@ -12,8 +12,10 @@ from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grda import Settings as GRDASettings
 from experiments.methods.recipe import Settings as RecipeSettings
 
-Dataset = Literal["digits", "fashion_mnist"]
-ModelName = Literal["mlp", "small_cnn"]
+Dataset = Literal["digits", "fashion_mnist", "python_text"]
+ModelName = Literal[
+    "mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5", "char_transformer"
+]
 MethodName = Literal["dense", "grda", "recipe", "gmp"]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
@@ -23,9 +25,11 @@ class Config:
     """What the numbers of a run depend on. Two runs with equal configs give equal numbers."""
 
     dataset: Dataset = "digits"
-    """The data set, by its TFDS name."""
+    """The data set: images by their TFDS name, or `python_text`, which only `char_transformer`
+    reads."""
     model: ModelName = "mlp"
-    """The network: `mlp` (300-100) or `small_cnn` (three convolutions with BatchNorm)."""
+    """The network: `mlp` (300-100), `small_cnn` (three convolutions with BatchNorm; also at a
+    quarter and at a sixteenth of its width), `lenet5` or, for text, `char_transformer`."""
     method: tuple[MethodName, ...] = ("dense", "grda")
     """The methods to run and to compare, from the same start and with the same batches."""
     epochs: int = 30
@@ -54,6 +58,9 @@ class Config:
     """Of the method `gmp` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
+    init_from: str | None = None
+    """Start from the latest weights of another run of this network: the folder of a method's run,
+    such as runs/digits/dense. The optimizer starts anew, on this run's own epochs."""
     evaluate: Literal["test", "validation"] = "test"
     """`validation` holds the last sixth of the training set out and scores that instead: the
     split on which settings are chosen."""
@@ -150,6 +157,8 @@ class Runtime:
     """Steps between two looks at the loss; the run goes on in the background meanwhile."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints; there is always one at the end."""
+    keep_masks: bool = False
+    """Write where the weights are not zero at the end of each epoch, for analysis.topology."""
     stop_after: int | None = None
     """Stop after this step with a checkpoint; the same command without it goes on."""
     overwrite: bool = False

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from experiments.datasets import BUILDERS
+from experiments.datasets import BUILDERS, TEXTS
 from experiments.datasets.fashion_mnist import (
     DEBIAN_FOLDER,
     DEBIAN_PACKAGE,
@@ -19,14 +19,21 @@ from experiments.datasets.fashion_mnist import (
 
 
 class Split(NamedTuple):
-    """Examples on the host: uint8 images (n, height, width, channels) and int32 labels (n,)."""
+    """Examples on the host: uint8 inputs and int32 labels.
 
-    images: np.ndarray
+    Images (n, height, width, channels) have a label each (n,); texts (n, characters) have one for
+    each character, which is the next one (n, characters).
+    """
+
+    inputs: np.ndarray
     labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-    """Both splits, and the mean and deviation of the training pixels (from 0 to 1)."""
+    """Both splits, and the mean and deviation of the training pixels (from 0 to 1).
+
+    Text has no pixels: its mean is 0, and its deviation 1.
+    """
 
     train: Split
     test: Split
@@ -46,13 +53,16 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
 
 @functools.lru_cache(maxsize=4)  # two methods in one process read it once
 def _load(name: str, data_dir: Path | None) -> Dataset:
+    if name in TEXTS:
+        splits = {split: Split(*arrays) for split, arrays in TEXTS[name].read().items()}
+        return Dataset(**splits, num_classes=len(TEXTS[name].SYMBOLS), mean=0.0, std=1.0)
     # Both settings are TFDS's own: without the format it would look for TensorFlow's.
     logging.getLogger("absl").setLevel(logging.ERROR)  # of OpenCV and folders yet to be made
     builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         _prepare(builder)
     splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
-    pixels = splits["train"].images / np.float32(255)
+    pixels = splits["train"].inputs / np.float32(255)
     return Dataset(
         **splits,
         num_classes=builder.info.features["label"].num_classes,
@@ -101,7 +111,7 @@ def _reachable(url: str) -> bool:
 def _read(source: Any) -> Split:
     examples = source.__getitems__(range(len(source)))
     return Split(
-        images=np.stack([example["image"] for example in examples]),
+        inputs=np.stack([example["image"] for example in examples]),
         labels=np.array([example["label"] for example in examples], np.int32),
     )
 
@@ -113,8 +123,8 @@ def splits(dataset: Dataset, evaluate: str) -> tuple[Split, Split]:
     size = len(dataset.train.labels)
     cut = size - size // 6
     return (
-        Split(dataset.train.images[:cut], dataset.train.labels[:cut]),
-        Split(dataset.train.images[cut:], dataset.train.labels[cut:]),
+        Split(dataset.train.inputs[:cut], dataset.train.labels[:cut]),
+        Split(dataset.train.inputs[cut:], dataset.train.labels[cut:]),
     )
 
 
@@ -132,7 +142,7 @@ def batch(split: Split, seed: int, step: int, batch_size: int) -> Split:
     size = len(split.labels)
     epoch, position = divmod(step, size // batch_size)
     index = epoch_order(seed, epoch, size)[position * batch_size : (position + 1) * batch_size]
-    return Split(split.images[index], split.labels[index])
+    return Split(split.inputs[index], split.labels[index])
 
 
 def evaluation_batches(split: Split, batch_size: int) -> list[tuple[Split, np.ndarray]]:
@@ -142,5 +152,5 @@ def evaluation_batches(split: Split, batch_size: int) -> list[tuple[Split, np.nd
         index = np.arange(start, start + batch_size)
         weight = (index < len(split.labels)).astype(np.float32)
         index = np.minimum(index, len(split.labels) - 1)
-        batches.append((Split(split.images[index], split.labels[index]), weight))
+        batches.append((Split(split.inputs[index], split.labels[index]), weight))
     return batches

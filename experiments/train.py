@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import optax
 from rich.console import Console
 
 from experiments import data, models
-from experiments.checkpoint import Checkpoints, RunFolder, write_json
+from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
 from experiments.config import Config, Runtime
 from experiments.log import Log, Row
 from experiments.models.axis import DEVICE_AXIS
@@ -61,7 +62,7 @@ class Job:
     console: Console
 
     def __post_init__(self) -> None:
-        """Refuses a batch that does not fit the data or the devices."""
+        """Refuses a batch that does not fit the data or the devices, and weights of others."""
         batch, examples = self.config.batch_size, len(self.splits[0].labels)
         if batch > examples:
             raise ValueError(f"batch_size must be at most the {examples} examples, got {batch}.")
@@ -69,6 +70,9 @@ class Job:
             raise ValueError(
                 f"batch_size must be a multiple of the {self.parallel.size} devices, got {batch}."
             )
+        _ = self.model  # which refuses data that are not for it
+        if self.config.init_from is not None:
+            self.start()
 
     @functools.cached_property
     def splits(self) -> tuple[data.Split, data.Split]:
@@ -78,10 +82,10 @@ class Job:
     @functools.cached_property
     def model(self) -> models.Model:
         """The network as pure functions."""
-        images = self.dataset.train.images
+        inputs = self.dataset.train.inputs
         return models.build(
             self.config.model,
-            images.shape[1:],
+            inputs.shape[1:],
             self.dataset.num_classes,
             self.dataset.mean,
             self.dataset.std,
@@ -112,8 +116,15 @@ class Job:
         return jax.tree.map(lambda x: everything or x.ndim >= 2, params)
 
     def start(self) -> tuple[PyTree, PyTree]:
-        """The params and the statistics before the first step."""
-        return self.model.init(jax.random.key(self.config.seed))
+        """The params and the statistics before the first step: new ones, or another run's."""
+        new = self.model.init(jax.random.key(self.config.seed))
+        return new if self.config.init_from is None else trained_weights(self.config, like=new)
+
+    def compiled_step(
+        self, tx: optax.GradientTransformationExtraArgs
+    ) -> Callable[[PyTree, PyTree], PyTree]:
+        """One update: (state, batch) to (state, metrics), in the memory of the state given."""
+        return self.parallel.wrap(functools.partial(_training_step, self, tx), donate=True)
 
     def train(self, tx: optax.GradientTransformationExtraArgs) -> Trained:
         """Trains with ``tx`` to the end, or goes on from the folder's latest checkpoint."""
@@ -123,7 +134,7 @@ class Job:
 def _loss_and_statistics(
     job: Job, params: PyTree, statistics: PyTree, batch: data.Split
 ) -> tuple[jax.Array, PyTree]:
-    logits, statistics = job.model.apply(params, statistics, jnp.asarray(batch.images), True)
+    logits, statistics = job.model.apply(params, statistics, jnp.asarray(batch.inputs), True)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return losses.mean(), statistics
 
@@ -153,14 +164,15 @@ def _training_step(
 def _evaluation_step(
     job: Job, state: State, batch: tuple[data.Split, np.ndarray]
 ) -> dict[str, jax.Array]:
-    """Sums over a batch, in which an example of weight 0 is only there to fill it."""
-    (images, labels), weight = batch
-    logits, _ = job.model.apply(state.params, state.statistics, jnp.asarray(images), False)
+    """Sums over the labels of a batch, where an example of weight 0 is only there to fill it."""
+    (inputs, labels), weight = batch
+    logits, _ = job.model.apply(state.params, state.statistics, jnp.asarray(inputs), False)
+    weights = jnp.broadcast_to(weight.reshape(-1, *[1] * (labels.ndim - 1)), labels.shape)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     sums = {
-        "correct": jnp.sum(weight * (logits.argmax(-1) == labels)),
-        "loss": jnp.sum(weight * losses),
-        "count": jnp.sum(weight),
+        "correct": jnp.sum(weights * (logits.argmax(-1) == labels)),
+        "loss": jnp.sum(weights * losses),
+        "count": jnp.sum(weights),
     }
     return dict(jax.lax.psum(sums, DEVICE_AXIS))
 
@@ -183,7 +195,7 @@ def _train(job: Job, tx: optax.GradientTransformationExtraArgs) -> Trained:
     start = int(state.step)
     state = parallel.replicate(state)
 
-    step_fn = parallel.wrap(functools.partial(_training_step, job, tx), donate=True)
+    step_fn = job.compiled_step(tx)
     score_fn = parallel.wrap(functools.partial(_evaluation_step, job))
     evaluation = [
         parallel.split(batch)
@@ -233,6 +245,9 @@ def _train(job: Job, tx: optax.GradientTransformationExtraArgs) -> Trained:
             healthy = _healthy(rows)
             if epoch_ends and len(healthy) == len(rows):
                 healthy[-1] |= score()
+                if runtime.keep_masks:
+                    weights = parallel.unreplicate(state.params)
+                    folder.write_masks(done // job.steps_per_epoch, weights, job.penalised(weights))
             if healthy:
                 healthy[-1]["seconds"] = round(time.monotonic() - began, 3)
             log.write(healthy)

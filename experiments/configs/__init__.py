@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from experiments.configs import (
+    char_transformer,
     digits,
     fashion_mnist,
     fashion_mnist_cnn,
@@ -12,6 +13,7 @@ from experiments.configs import (
 
 PRESETS: dict[str, ModuleType] = {
     "digits": digits,
+    "char_transformer": char_transformer,
     "fashion_mnist": fashion_mnist,
     "fashion_mnist_cnn": fashion_mnist_cnn,
     "fashion_mnist_recipe": fashion_mnist_recipe,

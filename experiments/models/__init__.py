@@ -2,23 +2,36 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.checks import check_choice
+from experiments.models.char_transformer import CharTransformer
+from experiments.models.lenet5 import LeNet5
 from experiments.models.mlp import MLP
 from experiments.models.small_cnn import SmallCNN
 
-MODELS: dict[str, Callable[..., nnx.Module]] = {"mlp": MLP, "small_cnn": SmallCNN}
+MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "mlp": MLP,
+    "small_cnn": SmallCNN,
+    "small_cnn_quarter": partial(SmallCNN, width=1 / 4),
+    "small_cnn_sixteenth": partial(SmallCNN, width=1 / 16),
+    "lenet5": LeNet5,
+    "char_transformer": CharTransformer,
+}
+TEXT_MODELS = ("char_transformer",)
+"""Those that read text: a row of symbols, with the logits of what follows each."""
 
 
 class Model(NamedTuple):
     """A network without state of its own.
 
     ``init(key) -> (params, statistics)``, both nested dicts of arrays; ``statistics`` are
-    BatchNorm's running means and variances. ``apply(params, statistics, images, train) ->
+    BatchNorm's running means and variances. ``apply(params, statistics, inputs, train) ->
     (logits, statistics)``; with ``train`` it has to run under an axis named ``DEVICE_AXIS``, over
     which BatchNorm takes its batch.
     """
@@ -28,20 +41,27 @@ class Model(NamedTuple):
 
 
 def build(
-    name: str, image_shape: tuple[int, ...], num_classes: int, mean: float = 0.0, std: float = 1.0
+    name: str, input_shape: tuple[int, ...], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> Model:
     """Turns a flax.nnx module into pure functions; the only place that does.
 
     Args:
         name: one of MODELS.
-        image_shape: (height, width, channels) of the uint8 images that ``apply`` takes.
+        input_shape: of the uint8 inputs that ``apply`` takes: (height, width, channels) of images,
+            or (characters,) of text.
         num_classes: the number of logits.
         mean: of the pixels, from 0 to 1; it is taken off them.
         std: of the pixels; they are divided by it.
+
+    Raises:
+        ValueError: the network reads images and the inputs are text, or the other way round.
     """
+    text = len(input_shape) == 1
+    fitting = tuple(x for x in MODELS if (x in TEXT_MODELS) == text)
+    check_choice(f"model (for {'text' if text else 'images'})", name, fitting)
 
     def create(key: jax.Array) -> Any:
-        module = MODELS[name](image_shape, num_classes, rngs=nnx.Rngs(params=key))
+        module = MODELS[name](input_shape, num_classes, rngs=nnx.Rngs(params=key))
         return nnx.split(module, nnx.Param, nnx.BatchStat)
 
     def init(key: jax.Array) -> tuple[Any, Any]:
@@ -51,14 +71,14 @@ def build(
     graph, *blank = jax.eval_shape(create, jax.random.key(0))
 
     def apply(
-        params: Any, statistics: Any, images: jax.Array, train: bool
+        params: Any, statistics: Any, inputs: jax.Array, train: bool
     ) -> tuple[jax.Array, Any]:
         states = copy.deepcopy(blank)
         for state, values in zip(states, (params, statistics), strict=True):
             nnx.replace_by_pure_dict(state, values)
         module = nnx.merge(graph, *states)
         module.train() if train else module.eval()
-        logits = module((images.astype(jnp.float32) / 255 - mean) / std)
+        logits = module(inputs if text else (inputs.astype(jnp.float32) / 255 - mean) / std)
         return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     return Model(init, apply)

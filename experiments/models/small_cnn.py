@@ -12,17 +12,25 @@ from experiments.models.axis import DEVICE_AXIS
 class SmallCNN(nnx.Module):
     """Three strided convolutions (32, 64, 128) and a hidden layer: 143,114 weights on 28 x 28."""
 
-    def __init__(self, image_shape: tuple[int, ...], num_classes: int, *, rngs: nnx.Rngs):
-        """Makes the layers for images of this shape."""
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        rngs: nnx.Rngs,
+        width: float = 1.0,
+    ):
+        """Makes the layers for images of this shape, with ``width`` times the units, 2 or more."""
+        first, second, third, hidden = (max(2, round(width * n)) for n in (32, 64, 128, 96))
         conv = partial(nnx.Conv, kernel_size=(3, 3), strides=2, use_bias=False, rngs=rngs)
         norm = partial(nnx.BatchNorm, momentum=0.9, axis_name=DEVICE_AXIS, rngs=rngs)
         height, width, channels = image_shape
-        self.conv1, self.norm1 = conv(channels, 32), norm(32)
-        self.conv2, self.norm2 = conv(32, 64), norm(64)
-        self.conv3, self.norm3 = conv(64, 128), norm(128)
+        self.conv1, self.norm1 = conv(channels, first), norm(first)
+        self.conv2, self.norm2 = conv(first, second), norm(second)
+        self.conv3, self.norm3 = conv(second, third), norm(third)
         pixels = math.prod(max(1, -(-side // 8) // 2) for side in (height, width))
-        self.dense = nnx.Linear(128 * pixels, 96, rngs=rngs)
-        self.head = nnx.Linear(96, num_classes, rngs=rngs)
+        self.dense = nnx.Linear(third * pixels, hidden, rngs=rngs)
+        self.head = nnx.Linear(hidden, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, channels) to logits (batch, classes)."""

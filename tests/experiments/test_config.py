@@ -32,9 +32,13 @@ from .conftest import exactly
         ),
         (
             lambda: Config(dataset="cifar"),
-            "dataset must be one of digits, fashion_mnist, got 'cifar'.",
+            "dataset must be one of digits, fashion_mnist, python_text, got 'cifar'.",
         ),
-        (lambda: Config(model="vgg"), "model must be one of mlp, small_cnn, got 'vgg'."),
+        (
+            lambda: Config(model="vgg"),
+            "model must be one of mlp, small_cnn, small_cnn_quarter, small_cnn_sixteenth, lenet5, "
+            "char_transformer, got 'vgg'.",
+        ),
         (lambda: Config(method=()), "method must be at least one method, got ()."),
         (
             lambda: Config(method=("dense", "dense")),

@@ -18,9 +18,9 @@ from .conftest import needs_fashion_mnist
 def test_digits_are_scikit_learns(digits):
     """Every image is there once, in one of the splits, with its label and all of its 17 greys."""
     assert [len(split.labels) for split in (digits.train, digits.test)] == [1437, 360]
-    assert digits.train.images.dtype == np.uint8
+    assert digits.train.inputs.dtype == np.uint8
     assert digits.num_classes == 10
-    images = np.concatenate([digits.train.images, digits.test.images])[..., 0]
+    images = np.concatenate([digits.train.inputs, digits.test.inputs])[..., 0]
     labels = np.concatenate([digits.train.labels, digits.test.labels])
     found = sorted(
         (label, np.round(x * (16 / 255)).tobytes()) for x, label in zip(images, labels, strict=True)
@@ -31,7 +31,7 @@ def test_digits_are_scikit_learns(digits):
         for x, label in zip(original.images, original.target, strict=True)
     )
     assert found == wanted
-    pixels = digits.train.images / 255
+    pixels = digits.train.inputs / 255
     assert digits.mean == pytest.approx(pixels.mean(), rel=1e-6)
     assert digits.std == pytest.approx(pixels.std(), rel=1e-6)
 
@@ -49,7 +49,7 @@ def test_batches_are_a_function_of_seed_and_step(digits):
     steps = [data.batch(digits.train, 3, step, 100) for step in (20, 0, 13)]
     for step, before in zip((20, 0, 13), steps, strict=True):
         again = data.batch(digits.train, 3, step, 100)
-        np.testing.assert_array_equal(again.images, before.images)
+        np.testing.assert_array_equal(again.inputs, before.inputs)
         np.testing.assert_array_equal(again.labels, before.labels)
     other = data.batch(digits.train, 4, 0, 100)
     assert not np.array_equal(other.labels, steps[1].labels)
@@ -81,7 +81,7 @@ def test_validation_is_held_out_of_training(digits):
     train, scored = data.splits(digits, "validation")
     assert len(scored.labels) == 1437 // 6
     np.testing.assert_array_equal(
-        np.concatenate([train.images, scored.images]), digits.train.images
+        np.concatenate([train.inputs, scored.inputs]), digits.train.inputs
     )
     assert data.splits(digits, "test") == (digits.train, digits.test)
 
@@ -135,6 +135,6 @@ def test_fashion_mnist_is_its_files(data_dir):
         labels = fashion_mnist.read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
         # TFDS shuffles, once and for all: the same pairs in another order.
         key = lambda pairs: sorted((int(y), x.tobytes()) for x, y in pairs)  # noqa: E731
-        assert key(zip(split.images[..., 0], split.labels, strict=True)) == key(
+        assert key(zip(split.inputs[..., 0], split.labels, strict=True)) == key(
             zip(images, labels, strict=True)
         )

@@ -8,18 +8,27 @@ from flax import nnx
 
 from experiments import models
 from experiments.models.axis import DEVICE_AXIS
+from experiments.models.small_cnn import SmallCNN
 
+IMAGE_MODELS = [name for name in models.MODELS if name not in models.TEXT_MODELS]
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1)).astype(np.uint8)
-COUNTS = {"mlp": 266_610, "small_cnn": 143_114}
+# By hand: each kernel, each bias, and a scale and a bias for each channel that is normalised.
+COUNTS = {
+    "mlp": 266_610,
+    "small_cnn": 143_114,
+    "small_cnn_quarter": 9_290,
+    "small_cnn_sixteenth": 674,
+    "lenet5": 61_706,
+}
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_parameter_counts(name):
     params, _ = models.build(name, (28, 28, 1), 10).init(jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(params)) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_apply_is_the_module(name):
     model = models.build(name, (28, 28, 1), 10, mean=0.3, std=0.4)
     params, statistics = model.init(jax.random.key(1))
@@ -43,7 +52,22 @@ def test_training_moves_the_statistics_and_leaves_the_arguments_alone():
     assert all(jax.tree.leaves(moved))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+def test_widths_never_fall_below_two():
+    module = SmallCNN((28, 28, 1), 10, rngs=nnx.Rngs(0), width=1 / 1000)
+    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    assert params["conv3"]["kernel"].shape == (3, 3, 2, 2)
+    assert params["head"]["kernel"].shape == (2, 10)
+
+
+def test_lenets_border_is_that_of_the_first_convolution():
+    """On 28 x 28 it is LeNet-5 with a first convolution that keeps the side."""
+    module = models.MODELS["lenet5"]((28, 28, 1), 10, rngs=nnx.Rngs(0))
+    images = jnp.asarray(IMAGES, jnp.float32)
+    padded = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    np.testing.assert_allclose(module(images), module(padded), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (1, 1, 1)])
 def test_other_image_shapes(name, shape):
     model = models.build(name, shape, 7)

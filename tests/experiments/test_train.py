@@ -202,7 +202,7 @@ def test_too_sparse_is_said_aloud(make_job, tmp_path):
 def test_validation_never_touches_the_test_set(train, tmp_path, digits):
     """With other test images the numbers stay the same."""
     config = change(SHORT, evaluate="validation")
-    blank = digits._replace(test=data.Split(np.zeros_like(digits.test.images), digits.test.labels))
+    blank = digits._replace(test=data.Split(np.zeros_like(digits.test.inputs), digits.test.labels))
     runs = [train(tmp_path / str(i), config, dataset=x) for i, x in enumerate((digits, blank))]
     assert runs[0].result["eval_accuracy"] == runs[1].result["eval_accuracy"] > 0.8
 

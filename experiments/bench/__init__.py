@@ -1,0 +1,1 @@
+"""What pruning costs beside SGD with momentum: `python -m experiments.bench --help`."""
