@@ -38,7 +38,7 @@ class Arguments:
     save: Path | None = None
     """A JSON file to write the costs to, with versions, device and command."""
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         """Refuses what cannot be timed, naming the argument and its value."""
         check_integer("weights", self.weights, 1)
         check_integer("batch_size", self.batch_size, 1)
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = tyro.cli(Arguments, prog="python -m experiments.bench", args=words)
+        parsed.validate()
         costs = run(parsed, shlex.join(["python", "-m", "experiments.bench", *words]), console)
     except ValueError as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
