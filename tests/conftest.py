@@ -24,6 +24,16 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error:::grda_optax")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    # A file's tests share what they compute; the contract's by transformation, since it is long.
+    for item in items:
+        group = str(item.path)
+        if item.path.name == "test_contract.py":
+            group += item.callspec.params["name"]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def float64():
     """Float64 throughout the test; the name of the switch depends on the version of JAX."""
