@@ -117,6 +117,10 @@ class Job:
 
     def start(self) -> tuple[PyTree, PyTree]:
         """The params and the statistics before the first step: new ones, or another run's."""
+        return self._start
+
+    @functools.cached_property  # read before --overwrite can delete the run that they are of
+    def _start(self) -> tuple[PyTree, PyTree]:
         new = self.model.init(jax.random.key(self.config.seed))
         return new if self.config.init_from is None else trained_weights(self.config, like=new)
 

@@ -115,3 +115,11 @@ def test_the_other_run_is_left_as_it_is(dense, train, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
     kept = json.loads((tmp_path / "next" / "config.json").read_text())
     assert Config.from_json(kept) == config
+
+
+def test_a_run_may_take_the_place_of_the_one_it_starts_from(dense, make_job, tmp_path):
+    trained, folder = dense(epochs=1)
+    config = change(SHORT, epochs=1, init_from=str(folder))
+    job = make_job(folder, config)
+    RunFolder(folder).open(config, overwrite=True)
+    assert_same_bits(jax.tree.map(np.asarray, job.start()[0]), trained.params)
