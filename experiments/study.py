@@ -123,6 +123,9 @@ def render() -> None:
         rows = rows_of(name)
         if rows:
             parts.append(f"## {study.title}\n\n{study.render(rows, RESULTS)}")
+            planned = len(study.runs())
+            if len(rows) < planned:
+                parts.append(f"So far {len(rows)} of {planned} runs; the same command goes on.")
     (RESULTS / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 

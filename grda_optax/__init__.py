@@ -25,8 +25,8 @@ Networks*, NeurIPS 2020).
 0.58 of the weights are zero, the loss is 0.000
 """
 
-from ._grda import GRDAState as GRDAState
-from ._grda import dual_averaging as dual_averaging
+from ._dual_averaging import GRDAState as GRDAState
+from ._dual_averaging import dual_averaging as dual_averaging
 from ._grda import grda as grda
 from ._prox import ProximalOperator as ProximalOperator
 from ._prox import firm as firm

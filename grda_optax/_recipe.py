@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import PyTree, check_number
-from ._grda import dual_averaging
+from ._dual_averaging import dual_averaging
 from ._prox import ProximalOperator, firm
 from ._target import target_sparsity
 
@@ -15,7 +15,7 @@ from ._target import target_sparsity
 RAMP_END = 0.6
 FREEZE_AT = 0.75
 RATIO = 3.0
-LEAK = 0.0
+LEAK = 1e-3
 UPDATE_EVERY = 10
 
 
