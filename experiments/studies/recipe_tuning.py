@@ -18,7 +18,7 @@ NETWORKS = {
 }
 RATES = (0.02, 0.05, 0.1)
 MLP, CNN = NETWORKS
-# The rate is the rival's choice, and the recipe takes it. On either network the rival gets as many
+# Of the rates the rival chooses, and the recipe takes what it chose. On either network the rival gets as many
 # trials as the recipe; a run of the CNN takes six times as long, so both get fewer there.
 MAGNITUDE: dict[str, dict[str, dict[str, Any]]] = {
     MLP: {
@@ -29,36 +29,42 @@ MAGNITUDE: dict[str, dict[str, dict[str, Any]]] = {
         "rate 0.1, ramp to 0.5": {"gmp": gmp.Settings(ramp_end=0.5), "learning_rate": 0.1},
         "rate 0.1, ramp to 0.9": {"gmp": gmp.Settings(ramp_end=0.9), "learning_rate": 0.1},
         "rate 0.1, every 200 steps": {"gmp": gmp.Settings(update_every=200), "learning_rate": 0.1},
+        "rate 0.1, every 10 steps": {"gmp": gmp.Settings(update_every=10), "learning_rate": 0.1},
+        "rate 0.2, every 200 steps": {"gmp": gmp.Settings(update_every=200), "learning_rate": 0.2},
     },
     CNN: {
         "ramp to 0.5": {"gmp": gmp.Settings(ramp_end=0.5)},
         "ramp to 0.9": {"gmp": gmp.Settings(ramp_end=0.9)},
+        "rate 0.1, ramp to 0.5": {"gmp": gmp.Settings(ramp_end=0.5), "learning_rate": 0.1},
+        "rate 0.1, every 200 steps": {"gmp": gmp.Settings(update_every=200), "learning_rate": 0.1},
     },
 }
 START = recipe.Settings(ramp_end=0.6, freeze_at=0.75, prox="firm", ratio=3.0, leak=0.0)
 LEAKY = dataclasses.replace(START, leak=1e-3)
-RECIPE = {
+SHARED = {
+    "no leak": {"recipe": START},
+    "leak 0.001": {"recipe": LEAKY},
+    "leak 0.01": {"recipe": dataclasses.replace(START, leak=1e-2)},
+    "leak 0.001, ramp to 0.5": {"recipe": dataclasses.replace(LEAKY, ramp_end=0.5)},
+    "leak 0.001, ratio 2": {"recipe": dataclasses.replace(LEAKY, ratio=2.0)},
+    "rate 0.1, leak 0.001": {"recipe": LEAKY, "learning_rate": 0.1},
+    "rate 0.1, leak 0.001, ratio 2": {
+        "recipe": dataclasses.replace(LEAKY, ratio=2.0),
+        "learning_rate": 0.1,
+    },
+}
+RECIPE: dict[str, dict[str, dict[str, Any]]] = {
     MLP: {
-        "no leak": START,
-        "no leak, ramp to 0.75, frozen at 0.9": dataclasses.replace(
-            START, ramp_end=0.75, freeze_at=0.9
-        ),
-        "no leak, ramp to 0.5": dataclasses.replace(START, ramp_end=0.5),
-        "no leak, frozen at the end": dataclasses.replace(START, freeze_at=1.0),
-        "no leak, ratio 2": dataclasses.replace(START, ratio=2.0),
-        "no leak, ratio 5": dataclasses.replace(START, ratio=5.0),
-        "leak 0.001": LEAKY,
-        "leak 0.01": dataclasses.replace(START, leak=1e-2),
-        "leak 0.001, ramp to 0.5": dataclasses.replace(LEAKY, ramp_end=0.5),
-        "leak 0.001, ratio 2": dataclasses.replace(LEAKY, ratio=2.0),
+        "no leak, ramp to 0.75, frozen at 0.9": {
+            "recipe": dataclasses.replace(START, ramp_end=0.75, freeze_at=0.9)
+        },
+        "no leak, ramp to 0.5": {"recipe": dataclasses.replace(START, ramp_end=0.5)},
+        "no leak, frozen at the end": {"recipe": dataclasses.replace(START, freeze_at=1.0)},
+        "no leak, ratio 2": {"recipe": dataclasses.replace(START, ratio=2.0)},
+        "no leak, ratio 5": {"recipe": dataclasses.replace(START, ratio=5.0)},
+        **SHARED,
     },
-    CNN: {
-        "no leak": START,
-        "leak 0.001": LEAKY,
-        "leak 0.01": dataclasses.replace(START, leak=1e-2),
-        "leak 0.001, ramp to 0.5": dataclasses.replace(LEAKY, ramp_end=0.5),
-        "leak 0.001, ratio 2": dataclasses.replace(LEAKY, ratio=2.0),
-    },
+    CNN: SHARED,
 }
 
 
@@ -75,8 +81,8 @@ def trials() -> dict[str, dict[str, Config]]:
         }
         for name, changes in MAGNITUDE[preset].items():
             named[preset][f"magnitude, {name}"] = dataclasses.replace(rival, **changes)
-        for name, chosen in RECIPE[preset].items():
-            named[preset][f"recipe, {name}"] = dataclasses.replace(ours, recipe=chosen)
+        for name, changes in RECIPE[preset].items():
+            named[preset][f"recipe, {name}"] = dataclasses.replace(ours, **changes)
     return named
 
 
