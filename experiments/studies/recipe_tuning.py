@@ -18,8 +18,8 @@ NETWORKS = {
 }
 RATES = (0.02, 0.05, 0.1)
 MLP, CNN = NETWORKS
-# Of the rates the rival chooses, and the recipe takes what it chose. On either network the rival gets as many
-# trials as the recipe; a run of the CNN takes six times as long, so both get fewer there.
+# The rate is the rival's choice, and the recipe takes it. On either network both get equally many
+# trials; a run of the CNN takes six times as long, so there are fewer of them.
 MAGNITUDE: dict[str, dict[str, dict[str, Any]]] = {
     MLP: {
         "ramp to 0.5": {"gmp": gmp.Settings(ramp_end=0.5)},
@@ -41,7 +41,7 @@ MAGNITUDE: dict[str, dict[str, dict[str, Any]]] = {
 }
 START = recipe.Settings(ramp_end=0.6, freeze_at=0.75, prox="firm", ratio=3.0, leak=0.0)
 LEAKY = dataclasses.replace(START, leak=1e-3)
-SHARED = {
+SHARED: dict[str, dict[str, Any]] = {
     "no leak": {"recipe": START},
     "leak 0.001": {"recipe": LEAKY},
     "leak 0.01": {"recipe": dataclasses.replace(START, leak=1e-2)},
