@@ -149,8 +149,8 @@ def render(rows: list[Row], folder: Path) -> str:
             "interval by Student's t.",
             table(rows),
             f"Of {len(found)} cells the recipe is better in {better} and worse in {worse}, with "
-            f"intervals that exclude zero. Its sparsity is off by {missed:.4f} points at most. "
-            f"Dense: {dense}.",
+            f"intervals that exclude zero. Its sparsity, which these numbers of weights do not "
+            f"divide into evenly, is off by {missed:.4f} points at most. Dense: {dense}.",
             "![Accuracy against sparsity](recipe_fashion_mnist.png)",
         ]
     )

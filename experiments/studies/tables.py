@@ -26,8 +26,10 @@ class Spread(NamedTuple):
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Mean and sample standard deviation."""
+    """Mean and sample standard deviation; NaN of nothing."""
     array = np.array(list(values), np.float64)
+    if not len(array):
+        return Spread(math.nan, math.nan, 0)
     std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
     return Spread(float(array.mean()), std, len(array))
 

@@ -41,6 +41,7 @@ def test_each_is_timed_in_the_state_that_its_name_says():
     assert set(zeros["sgd, momentum"]) == {0.0}
 
 
+@pytest.mark.slow
 def test_tiny_from_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     target = tmp_path / "costs.json"

@@ -28,7 +28,10 @@ def dense(train, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("model", "method"), [("mlp", "recipe"), ("small_cnn", "grda")])
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [("mlp", "recipe"), pytest.param("small_cnn", "grda", marks=pytest.mark.slow)],
+)
 def test_the_first_loss_is_that_of_the_other_runs_final_weights(
     dense, train, make_job, tmp_path, model, method
 ):
@@ -47,6 +50,7 @@ def test_the_first_loss_is_that_of_the_other_runs_final_weights(
     assert first["learning_rate"] == pytest.approx(config.learning_rate)
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_pruned_in_a_third_of_its_epochs(dense, train, tmp_path):
     base = {"batch_size": 64, "schedule": "cosine"}
     trained, folder = dense(epochs=15, **base)

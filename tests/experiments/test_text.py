@@ -88,6 +88,7 @@ def test_no_character_sees_a_later_one(model, tiny):
     assert np.all(np.any(before[:, 40:] != after[:, 40:], axis=-1))
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_and_the_sparsity_is_exact(train, make_job, tmp_path, tiny):
     trained = train(tmp_path / "run", TINY, dataset=tiny)
     losses = [row["loss"] for row in trained.rows]
@@ -104,6 +105,7 @@ def test_a_few_steps_learn_and_the_sparsity_is_exact(train, make_job, tmp_path, 
     assert sparsity_report(trained.params, job.penalised).penalised.nnz == count["nnz"]
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one(train, tmp_path, tiny):
     """24 scored sequences; on eight devices and on one, each of their characters counts once."""
     config = change(TINY, method=("dense",), epochs=1)
