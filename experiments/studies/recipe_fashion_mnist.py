@@ -174,7 +174,7 @@ def _draw_network(axes: Axes, by: dict[float, Cell], dense: tables.Spread, netwo
         axes.errorbar(
             places,
             [score.mean for score in scores],
-            yerr=[score.interval for score in scores],
+            yerr=[score.std for score in scores],
             color=color,
             marker="o",
             capsize=3,
@@ -182,6 +182,6 @@ def _draw_network(axes: Axes, by: dict[float, Cell], dense: tables.Spread, netwo
         )
     axes.set_xticks(range(len(by)), [f"{100 * sparsity:.0f}" for sparsity in by])
     axes.margins(x=0.15)
-    axes.set(title=network, xlabel="zeros (%)", ylabel="test accuracy (%), 95 % intervals")
+    axes.set(title=network, xlabel="zeros (%)", ylabel="test accuracy (%) ± deviation")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
