@@ -63,7 +63,6 @@ def render(rows: list[Row], folder: Path) -> str:
             score = tables.spread(map(tables.accuracy, group))
             points[setting] = zeros, score
             name = "dense SGD" if setting is None else f"gRDA, mu = {setting}"
-            seconds = tables.spread(row["result"]["seconds"] for row in group)
             nonzero = round(tables.spread(row["result"]["all"]["nnz"] for row in group).mean)
             lines.append(
                 [
@@ -71,12 +70,11 @@ def render(rows: list[Row], folder: Path) -> str:
                     tables.plus_minus(zeros) if setting else f"{zeros.mean:.2f}",
                     f"{nonzero:,} of {group[0]['result']['all']['total']:,}",
                     tables.plus_minus(score),
-                    f"{seconds.mean:.0f}",
                     f"{len(group)}",
                 ]
             )
         lines.sort(key=lambda line: line[0])
-        header = ["", "zeros (%)", "nonzero", "test accuracy (%)", "seconds", "seeds"]
+        header = ["", "zeros (%)", "nonzero", "test accuracy (%)", "seeds"]
         parts += [f"**{base.model}**, {base.epochs} epochs", tables.markdown(header, lines)]
         _draw(axes, points, base.model)
     fig.savefig(folder / "fashion_mnist_paper.png", dpi=130)
