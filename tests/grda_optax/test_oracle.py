@@ -218,12 +218,16 @@ class TestSGDLimit:
         assert our_state(state).threshold == 0
 
     def test_is_sgd_in_the_accumulator(self, options):
-        """For gradients that the weights do not change, bit for bit."""
+        """For gradients that the weights do not change, bit for bit.
+
+        Operation by operation, since a compiler may round a product and a sum once or twice.
+        """
         if "weight_decay" in options:
             options = {k: v for k, v in options.items() if k != "weight_decay"}
-        gradients = given_gradients(500)
-        expected, _ = scan(sgd(**options), 500, START, gradients)
-        _, state = scan(grda(**options, c=0.0), 500, START, gradients)
+        gradients = given_gradients(30)
+        with jax.disable_jit():
+            expected, _ = scan(sgd(**options), 30, START, gradients)
+            _, state = scan(grda(**options, c=0.0), 30, START, gradients)
         assert_same_bits(our_state(state).accumulator, expected)
 
     def test_is_not_sgd_with_a_threshold(self, options):
@@ -278,7 +282,8 @@ def test_grda_is_sgd_and_dual_averaging(options):
     """The two ways to write the optimizer of the paper."""
     rate = options["learning_rate"]
     chain = optax.chain(sgd(**options), dual_averaging(power_threshold(rate, 0.02, 0.6)))
-    gradients = given_gradients(100)
-    one, _ = scan(grda(**options, c=0.02, mu=0.6), 100, START, gradients)
-    two, _ = scan(chain, 100, START, gradients)
+    gradients = given_gradients(30)
+    with jax.disable_jit():
+        one, _ = scan(grda(**options, c=0.02, mu=0.6), 30, START, gradients)
+        two, _ = scan(chain, 30, START, gradients)
     assert_same_bits(one, two)
