@@ -156,15 +156,24 @@ class Checkpoints:
     def restore(self, like: PyTree, step: int | None = None) -> PyTree:
         """The state of a step, by default the newest, with the structure and dtypes of ``like``."""
         abstract = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
-        restored = self._manager.restore(
-            self.latest() if step is None else step, args=ocp.args.StandardRestore(abstract)
-        )
+        restored = self._read(step, ocp.args.StandardRestore(abstract))
         return jax.tree.map(jax.numpy.asarray, restored)
 
     def weights(self) -> tuple[PyTree, PyTree]:
         """The params and the statistics of the newest one, whatever optimizer made them."""
-        state = self._manager.restore(self.latest(), args=ocp.args.StandardRestore())
+        state = self._read(None, ocp.args.StandardRestore())
         return state["params"], state["statistics"]
+
+    def _read(self, step: int | None, args: Any) -> Any:
+        step = self.latest() if step is None else step
+        try:
+            return self._manager.restore(step, args=args)
+        except Exception as error:  # orbax and tensorstore each have their own
+            raise ValueError(
+                f"the checkpoint {Path(self._manager.directory) / str(step)} cannot be read: it is "
+                "truncated or altered. Delete that folder to go on from the one before it, or pass "
+                "--overwrite to start anew."
+            ) from error
 
     def close(self) -> None:
         """Waits for what is being written."""

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,19 @@ def test_the_checkpoint_holds_the_final_weights(train, tmp_path):
     params, _ = checkpoints.weights()
     checkpoints.close()
     assert_same_bits(jax.tree.map(np.asarray, params), trained.params)
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_it_goes_on(train, tmp_path):
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "run", stop_after=20, checkpoint_every=10)
+    newest = tmp_path / "run" / "checkpoints" / "20"
+    for path in newest.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"the checkpoint {newest} cannot be read"):
+        train(tmp_path / "run")
+    shutil.rmtree(newest)
+    assert_same_bits(train(tmp_path / "run").params, whole.params)
 
 
 def test_methods_start_alike_and_see_the_same_batches(train, tmp_path):
