@@ -25,6 +25,12 @@ Networks*, NeurIPS 2020).
 0.58 of the weights are zero, the loss is 0.000
 """
 
+from ._curvature import gauss_newton_vp as gauss_newton_vp
+from ._curvature import hvp as hvp
+from ._directional import FlatProjection as FlatProjection
+from ._directional import directional_prune as directional_prune
+from ._directional import directional_scores as directional_scores
+from ._directional import flat_projection as flat_projection
 from ._dual_averaging import GRDAState as GRDAState
 from ._dual_averaging import dual_averaging as dual_averaging
 from ._grda import grda as grda
@@ -34,15 +40,23 @@ from ._prox import firm_threshold as firm_threshold
 from ._prox import hard_threshold as hard_threshold
 from ._prox import soft_threshold as soft_threshold
 from ._recipe import prune_with as prune_with
+from ._sequential import PruningState as PruningState
+from ._sequential import sequential_directional_prune as sequential_directional_prune
 from ._sparsity import Count as Count
 from ._sparsity import SparsityReport as SparsityReport
 from ._sparsity import mask_overlap as mask_overlap
 from ._sparsity import nonzero_mask as nonzero_mask
 from ._sparsity import sparsity as sparsity
 from ._sparsity import sparsity_report as sparsity_report
+from ._spectrum import Eigenpairs as Eigenpairs
+from ._spectrum import SpectralValue as SpectralValue
+from ._spectrum import spectral_function as spectral_function
+from ._spectrum import top_eigenpairs as top_eigenpairs
 from ._suggest import suggest_c as suggest_c
 from ._target import target_sparsity as target_sparsity
 from ._thresholds import ThresholdRule as ThresholdRule
 from ._thresholds import power_threshold as power_threshold
+from ._valley import ValleyPoint as ValleyPoint
+from ._valley import valley_prune as valley_prune
 
 __version__ = "0.1.0"
