@@ -206,8 +206,9 @@ def _round(
     def among_the_alive(vector: PyTree) -> PyTree:
         return _masked(curvature(params, _masked(vector, alive)), alive)
 
-    left = size_of(params) - state.zeros
-    flat = lanczos_function(among_the_alive, signs, function, min(num_iters, left), True)
+    # As many as in every round, for the sake of the compiled programs: the space closes by itself.
+    steps = min(num_iters, size_of(params))
+    flat = lanczos_function(among_the_alive, signs, function, steps, True)
     limit = reachable(params, jax.tree.map(jnp.multiply, signs, flat.value), flags)
     if limit <= state.zeros:
         raise ValueError(

@@ -244,8 +244,8 @@ def spectral_function(
         >>> from grda_optax import spectral_function
         >>> diagonal = jnp.array([0.0, 1.0, 2.0])
         >>> result = spectral_function(lambda u: diagonal * u, jnp.ones(3), np.exp, num_iters=3)
-        >>> result.value.round(3)
-        Array([1.   , 2.718, 7.389], dtype=float32)
+        >>> print(*(f"{x:.3f}" for x in result.value))
+        1.000 2.718 7.389
     """
     check_vector("vector", vector)
     check_number("num_iters", num_iters, at_least=1, integer=True)
