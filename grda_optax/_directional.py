@@ -3,8 +3,9 @@ r"""Directional pruning: the flat directions of the loss, and the weights that l
 With :math:`\mathrm{sg} = \operatorname{sign}(w)` and :math:`P_0` the projection on the directions
 in which the loss is flat, a weight has the score :math:`s_j = \mathrm{sg}_j (P_0 \mathrm{sg})_j`.
 Moved by :math:`-\lambda P_0 \mathrm{sg}`, inside the flat directions, the weights with
-:math:`s_j > 0` go to zero and the loss stays (Chao, Wang, Xing and Cheng,
-*Directional Pruning of Deep Neural Networks*, NeurIPS 2020). Which directions count as flat is never left unsaid here: it is an argument.
+:math:`s_j > 0` go to zero and the loss stays (Chao, Wang, Xing and Cheng, *Directional Pruning of
+Deep Neural Networks*, NeurIPS 2020). Which directions count as flat is never left unsaid here: it
+is an argument.
 """
 
 import math
@@ -333,4 +334,4 @@ def directional_prune(
 def _shrunk(w: jax.Array, score: jax.Array, strength: jax.Array) -> jax.Array:
     """The weight by which the penalty's own problem is solved; zeros are +0.0."""
     size = jnp.maximum(jnp.abs(w).astype(score.dtype) - strength * score, 0)
-    return jnp.where(size > 0, jnp.sign(w) * size, 0.0).astype(jnp.asarray(w).dtype)
+    return jnp.where((size > 0) & (w != 0), jnp.sign(w) * size, 0.0).astype(jnp.asarray(w).dtype)

@@ -274,7 +274,7 @@ def lanczos_function(
     weights = _function_weights(space.projected, function)
     return SpectralValue(
         _combined(space.basis, length * weights),
-        length * _error(space.projected, function, weights, vector),
+        length * _error(space.projected, function, weights, vector, closed=space.residual == 0),
         space.products,
     )
 
@@ -289,16 +289,23 @@ def _function_weights(projected: np.ndarray, function: SpectralFilter) -> np.nda
 
 
 def _error(
-    projected: np.ndarray, function: SpectralFilter, weights: np.ndarray, vector: PyTree
+    projected: np.ndarray,
+    function: SpectralFilter,
+    weights: np.ndarray,
+    vector: PyTree,
+    *,
+    closed: bool,
 ) -> float:
     """By how much the last products moved a unit vector's result, and what rounding may do."""
     size = len(projected)
+    largest = float(np.abs(function(np.linalg.eigvalsh(projected))).max())
+    rounding = size * float(finfo(dtype_of_sums(vector)).eps) * largest
+    if closed:  # of a space that no product leaves, the result is exact
+        return rounding
     before = size - min(STEPS_BETWEEN_ESTIMATES, size - 1)
     shorter = np.zeros(size)
     if before < size:
         shorter[:before] = _function_weights(projected[:before, :before], function)
-    largest = float(np.abs(function(np.linalg.eigvalsh(projected))).max())
-    rounding = size * float(finfo(dtype_of_sums(vector)).eps) * largest
     return float(np.linalg.norm(weights - shorter)) + rounding
 
 
@@ -354,5 +361,5 @@ def _two_passes(
     dtype = dtype_of_sums(vector)
     for weight, (q, _, _) in zip(length * weights, vectors(used), strict=True):
         total = _added(total, q, jnp.asarray(weight, dtype))
-    error = length * _error(projected, function, weights, vector)
+    error = length * _error(projected, function, weights, vector, closed=bool(closed.size))
     return SpectralValue(total, error, num_iters + used)
