@@ -33,7 +33,10 @@ from ._prox import firm as firm
 from ._prox import firm_threshold as firm_threshold
 from ._prox import hard_threshold as hard_threshold
 from ._prox import soft_threshold as soft_threshold
+from ._prune import prune_smallest as prune_smallest
 from ._recipe import prune_with as prune_with
+from ._saliency import Saliency as Saliency
+from ._saliency import obd_saliency as obd_saliency
 from ._sparsity import Count as Count
 from ._sparsity import SparsityReport as SparsityReport
 from ._sparsity import mask_overlap as mask_overlap
@@ -41,6 +44,9 @@ from ._sparsity import nonzero_mask as nonzero_mask
 from ._sparsity import sparsity as sparsity
 from ._sparsity import sparsity_report as sparsity_report
 from ._suggest import suggest_c as suggest_c
+from ._surgeon import Surgery as Surgery
+from ._surgeon import obs_prune as obs_prune
+from ._surgeon import obs_saliency as obs_saliency
 from ._target import target_sparsity as target_sparsity
 from ._thresholds import ThresholdRule as ThresholdRule
 from ._thresholds import power_threshold as power_threshold
