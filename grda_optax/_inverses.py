@@ -6,6 +6,7 @@ the weights that stay, which are few when much has gone, and not from the remove
 inverse, whose condition is that of the curvature.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -152,7 +153,7 @@ def damping_for(eigenvalues: np.ndarray, damping: float, info: Any) -> float:
     if damping == 0:
         return 0.0
     largest = float(np.max(np.abs(eigenvalues), initial=0))
-    return max(damping * largest, float(info.tiny) ** 0.5)
+    return max(float(damping) * largest, math.sqrt(info.tiny))
 
 
 def _blocks(
@@ -208,7 +209,8 @@ def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
 @jax.jit
 def _slice_gram(rows: jax.Array, keep: jax.Array) -> jax.Array:
     kept = rows * keep[None]
-    return _matmul(kept, kept.T)
+    gram: jax.Array = _matmul(kept, kept.T)
+    return gram
 
 
 @jax.jit

@@ -15,6 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ._checks import PyTree, broadcast_mask, structure
+from ._nonzero import beside_zero
 from ._trees import check_leaves, dtype_of, wide
 
 Batch = Any
@@ -99,6 +100,16 @@ class Objective:
             for x, moves in pairs
         ]
         return jax.tree.unflatten(self._treedef, leaves)
+
+    def in_dtypes(self, point: jax.Array, zero: np.ndarray) -> PyTree:
+        """The vector as params in their own dtypes; of the prunable those at zero, no others."""
+        flags = zip(self.split(zero), self.split(self.prunable), self.dtypes, strict=True)
+        leaves = []
+        for leaf, (gone, prunable, dtype) in zip(self.unravel(point), flags, strict=True):
+            narrow = leaf.astype(dtype)
+            narrow = jnp.where(prunable, beside_zero(narrow, leaf), narrow)
+            leaves.append(jnp.where(gone, jnp.zeros_like(narrow), narrow))
+        return self.rebuild(leaves)
 
     def split(self, vector: np.ndarray) -> list[np.ndarray]:
         """A vector of the host, cut and shaped like ``leaves``."""

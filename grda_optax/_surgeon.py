@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -222,7 +221,7 @@ def obs_prune(
         rise += cost
         gradients += inverted.gradients
         products += inverted.products
-    return Surgery(_in_dtypes(objective, point, zero), rise, gradients, products)
+    return Surgery(objective.in_dtypes(point, zero), rise, gradients, products)
 
 
 def _ways(rounds: int, schedule: Callable[[float], float] | None) -> list[float]:
@@ -236,20 +235,3 @@ def _ways(rounds: int, schedule: Callable[[float], float] | None) -> list[float]
         numbers = ", ".join(f"{way:g}" for way in ways)
         raise ValueError(f"schedule must rise from at least 0 to 1 at 1, got {numbers}.")
     return ways
-
-
-def _in_dtypes(objective: Objective, point: jax.Array, zero: np.ndarray) -> PyTree:
-    """The vector as params in their own dtypes, with the same zeros among the prunable."""
-    leaves = []
-    rows = zip(
-        objective.unravel(point),
-        objective.split(zero),
-        objective.split(objective.prunable),
-        objective.dtypes,
-        strict=True,
-    )
-    for leaf, gone, prunable, dtype in rows:
-        narrow = leaf.astype(dtype)
-        narrow = jnp.where(prunable, beside_zero(narrow, leaf), narrow)
-        leaves.append(jnp.where(gone, jnp.zeros_like(narrow), narrow))
-    return objective.rebuild(leaves)
