@@ -112,8 +112,9 @@ def low_rank(
     the step of the weights that stay is :math:`U_S^T (U_S U_S^T + \delta)^{-1} U_M w_M`.
     """
     keep = jnp.asarray(active, point.dtype)
-    rows = jnp.concatenate([g * keep[None] for g in options.gradients(objective, point)])
-    rows = rows * (options.examples_per_gradient / len(rows)) ** 0.5
+    parts = list(options.gradients(objective, point))
+    scale = (options.examples_per_gradient / sum(len(part) for part in parts)) ** 0.5
+    rows = _scaled_rows(parts, keep, scale)
     eigenvalues, vectors = np.linalg.eigh(_gram(rows, keep))
     delta = damping_for(eigenvalues, options.damping, finfo(point.dtype))
     roots = vectors / np.sqrt(np.maximum(eigenvalues, 0) + delta)
@@ -128,9 +129,10 @@ def low_rank(
         eigenvalues, vectors = np.linalg.eigh(_gram(rows, stay))
         right = vectors.T @ np.asarray(pull, np.float64)
         solution = vectors @ (right / (np.maximum(eigenvalues, 0) + delta))
-        step = stay * _matmul(jnp.asarray(solution, point.dtype), rows) - gone
-        rise = 0.5 * float(jnp.sum(jnp.square(_matmul(rows, step))))
-        return np.asarray(step, np.float64), rise
+        step = np.asarray(_matmul(jnp.asarray(solution, point.dtype), rows), np.float64)
+        step = np.where(active & ~removed, step, -np.where(removed, w, 0))
+        slope = np.asarray(_matmul(rows, jnp.asarray(step, point.dtype)), np.float64)
+        return step, float(slope @ slope) / 2
 
     return Inverse(left / delta, compensate, len(rows), 0)
 
@@ -204,6 +206,12 @@ def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
     # A product in TF32 or bfloat16, which some devices default to, has errors above the damping.
     product: jax.Array = jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
     return product
+
+
+@jax.jit
+def _scaled_rows(parts: list[jax.Array], keep: jax.Array, scale: float) -> jax.Array:
+    """The gradients as one matrix, without the weights that are not kept."""
+    return jnp.concatenate(parts) * (scale * keep)[None]
 
 
 @jax.jit

@@ -189,8 +189,7 @@ class Objective:
         """Over the data, of what is a mean over the examples of a batch."""
         total = None
         for batch, share in zip(self.batches, self.shares, strict=True):
-            part = jax.tree.map(lambda x, share=share: share * x, function(batch))
-            total = part if total is None else jax.tree.map(jnp.add, total, part)
+            total = _with_share(total, function(batch), share)
         return total
 
     def _in_chunks(
@@ -215,6 +214,13 @@ class Objective:
         value = float(self._mean(lambda batch: self._value(self.leaves, batch)))
         if not np.isfinite(value):
             raise ValueError(f"loss must be finite at params, got {value:g}.")
+
+
+@jax.jit
+def _with_share(total: PyTree | None, part: PyTree, share: float) -> PyTree:
+    """Adds this part's share of a mean to the total."""
+    scaled = jax.tree.map(lambda x: share * x, part)
+    return scaled if total is None else jax.tree.map(jnp.add, total, scaled)
 
 
 def check_finite_curvature(values: np.ndarray) -> None:

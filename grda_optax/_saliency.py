@@ -1,5 +1,7 @@
 """Optimal Brain Damage: what the removal of a weight costs, from the diagonal of the Hessian."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -128,10 +130,14 @@ def _stochastic_diagonal(
     mean = [jnp.zeros_like(leaf) for leaf in objective.leaves]
     squares = mean
     keys = jax.random.split(key, num_samples)
+    chunk_size = min(chunk_size, num_samples)
     for first in range(0, num_samples, chunk_size):
-        signs = _signs(keys[first : first + chunk_size], objective.leaves)
+        # One shape for all, since a second one would be compiled again; what is over is cut off.
+        places = np.arange(first, first + chunk_size)
+        signs = _signs(keys[places % num_samples], objective.leaves)
+        count = min(chunk_size, num_samples - first)
         products = objective.products(signs)
-        mean, squares = _with_samples(mean, squares, signs, products, float(first))
+        mean, squares = _with_samples(mean, squares, signs, products, first, count=count)
     for leaf in mean:
         check_finite_curvature(np.asarray(leaf))
     count = num_samples * (num_samples - 1)
@@ -141,32 +147,37 @@ def _stochastic_diagonal(
 @jax.jit
 def _signs(keys: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
     """For every key random signs in the shapes of the leaves, along a first axis."""
+    sizes = [leaf.size for leaf in leaves]
+    ends = list(itertools.accumulate(sizes))[:-1]
 
     def draw(key: jax.Array) -> list[jax.Array]:
-        each = jax.random.split(key, len(leaves))
+        parts = jnp.split(jax.random.rademacher(key, (sum(sizes),), jnp.int8), ends)
         return [
-            jax.random.rademacher(k, leaf.shape, leaf.dtype)
-            for k, leaf in zip(each, leaves, strict=True)
+            part.reshape(leaf.shape).astype(leaf.dtype)
+            for part, leaf in zip(parts, leaves, strict=True)
         ]
 
     return jax.vmap(draw)(keys)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="count")
 def _with_samples(
     mean: list[jax.Array],
     squares: list[jax.Array],
     signs: list[jax.Array],
     products: list[jax.Array],
-    seen: float,
+    seen: jax.typing.ArrayLike,
+    *,
+    count: int,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Mean and sum of squared deviations after more samples; stable where they are many."""
     means, sums = [], []
     for m, s, z, p in zip(mean, squares, signs, products, strict=True):
-        samples = z * p
-        new = jnp.mean(samples, axis=0)
-        step, count = new - m, len(samples)
-        means.append(m + step * (count / (seen + count)))
-        within = jnp.sum(jnp.square(samples - new[None]), axis=0)
-        sums.append(s + within + jnp.square(step) * (seen * count / (seen + count)))
+        x = (z * p)[:count]
+        new = jnp.mean(x, axis=0)
+        step = new - m
+        share = (count / jnp.add(seen, count)).astype(m.dtype)
+        means.append(m + step * share)
+        within = jnp.sum(jnp.square(x - new[None]), axis=0)
+        sums.append(s + within + jnp.square(step) * (seen * share))
     return means, sums

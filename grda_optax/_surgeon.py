@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,7 +37,7 @@ def obs_saliency(
     batches: Sequence[Batch],
     *,
     inverse: str = "exact",
-    damping: float = 1e-4,
+    damping: float = 1e-3,
     num_gradients: int = 512,
     examples_per_gradient: int = 1,
     block_size: int = 64,
@@ -101,7 +102,7 @@ def obs_prune(
     sparsity: float,
     *,
     inverse: str = "exact",
-    damping: float = 1e-4,
+    damping: float = 1e-3,
     rounds: int = 1,
     schedule: Callable[[float], float] | None = None,
     num_gradients: int = 512,
@@ -150,7 +151,7 @@ def obs_prune(
             proportional to their examples.
         sparsity: the fraction of zeros in [0, 1) among the weights under the mask, such as ``0.9``.
         inverse: ``"exact"``, ``"low_rank"`` or ``"block"``.
-        damping: positive, such as ``1e-4``; 0 is legal for ``"exact"`` where the Hessian is
+        damping: positive, such as ``1e-3``; 0 is legal for ``"exact"`` where the Hessian is
             positive definite.
         rounds: :math:`R \ge 1`; more of them follow the curvature more closely, at :math:`R` times
             the cost.
@@ -214,14 +215,20 @@ def obs_prune(
         old, zero = zero, np.zeros_like(zero)
         zero[prunable] = smallest(scores[prunable], old[prunable], wanted)
         step, cost = inverted.compensate(w, zero & ~old)
-        moved = jnp.asarray(w + step, point.dtype)
-        # A weight that stays is not zero, whatever the rounding: the count is exact.
-        moved = jnp.where(prunable, beside_zero(moved, point), moved)
-        point = jnp.where(zero, jnp.zeros_like(moved), moved)
+        point = _moved(point, jnp.asarray(w + step, point.dtype), prunable, zero)
         rise += cost
         gradients += inverted.gradients
         products += inverted.products
     return Surgery(objective.in_dtypes(point, zero), rise, gradients, products)
+
+
+@jax.jit
+def _moved(
+    old: jax.Array, new: jax.Array, prunable: jax.typing.ArrayLike, zero: jax.typing.ArrayLike
+) -> jax.Array:
+    # A weight that stays is not zero, whatever the rounding: the count is exact.
+    new = jnp.where(prunable, beside_zero(new, old), new)
+    return jnp.where(zero, jnp.zeros_like(new), new)
 
 
 def _ways(rounds: int, schedule: Callable[[float], float] | None) -> list[float]:

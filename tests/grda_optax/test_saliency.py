@@ -40,7 +40,7 @@ def flat(tree):
     return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("chunk_size", [1, 5, 100])
+@pytest.mark.parametrize("chunk_size", [5, 100])
 def test_exact_is_the_diagonal_of_the_hessian(chunk_size):
     found = obd_saliency(loss, PARAMS, [DATA], chunk_size=chunk_size)
     expected = 0.5 * flat(PARAMS) ** 2 * np.diag(hessian())
@@ -112,6 +112,7 @@ def test_what_the_mask_leaves_out_is_never_pruned(method):
 
 
 SAMPLES = 400
+KEY = jax.random.key(4)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_samples_do_not_depend_on_the_chunks():
     three = obd_saliency(loss, PARAMS, [DATA], chunk_size=3, **options)
     assert_close(three, one, rtol=1e-4, atol=1e-5)
     assert_same_bits(three, obd_saliency(loss, PARAMS, [DATA], chunk_size=3, **options))
-    other = obd_saliency(loss, PARAMS, [DATA], **options | {"key": jax.random.key(4)})
+    other = obd_saliency(loss, PARAMS, [DATA], chunk_size=3, **options | {"key": KEY})
     assert np.abs(flat(other.values) - flat(one.values)).max() > 0.01
 
 
@@ -209,6 +210,7 @@ def test_derivatives_that_are_not_finite(method):
             jnp.array([0.0, 1.0]),
             [jnp.ones(3)],
             method=method,
+            num_samples=2,
             key=jax.random.key(0),
         )
 

@@ -113,7 +113,7 @@ def test_vanishing_damping_moves_in_the_flat_space(inverse, float64):
 
 
 @pytest.mark.parametrize("inverse", FISHER)
-@pytest.mark.parametrize("ends", [(), (7, 15)])
+@pytest.mark.parametrize("ends", [(7, 15)])
 def test_where_the_fisher_matrix_is_the_hessian_all_agree(inverse, ends, float64):
     """One block, all examples; in one batch or in three of different sizes."""
     w, batch, matrix = problem(size=12, examples=30, noise=1.0)
@@ -254,15 +254,15 @@ def net(dtype=jnp.float32):
     return params, (inputs, hidden @ out.astype(jnp.float32) + 0.1 * jnp.sin(50 * inputs[:, 0]))
 
 
-@pytest.mark.parametrize("inverse", EVERY)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("inverse", "dtype"),
+    [*((inverse, jnp.float32) for inverse in EVERY), ("low_rank", jnp.bfloat16)],
+)
 def test_trees_masks_and_rounds(inverse, dtype):
     """Exactly half of the kernel goes; a zero stays, other leaves move, integers do not."""
     params, batch = net(dtype)
     options = {"inverse": inverse, "mask": "kernel", "damping": 1e-2}
-    seen = [
-        obs_prune(net_loss, params, [batch], 0.5, rounds=r, **options).params for r in (1, 2, 5)
-    ]
+    seen = [obs_prune(net_loss, params, [batch], 0.5, rounds=r, **options).params for r in (1, 3)]
     for pruned in seen:
         assert jax.tree.structure(pruned) == jax.tree.structure(params)
         check_zeros(pruned["kernel"], 6)
