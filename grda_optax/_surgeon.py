@@ -134,7 +134,8 @@ def obs_prune(
       Hessian, each a pass over all batches in the time of two to three gradients, and an
       eigendecomposition, :math:`O(d^3)` in float64 on the host; memory :math:`5 d^2` numbers.
     - ``"low_rank"``: the empirical Fisher matrix :math:`\frac1m \sum_i g_i g_i^T` of :math:`m`
-      gradients of single examples, by the Woodbury identity. For hundreds of thousands of weights.
+      gradients of single examples, by the Woodbury identity; it stands for the Hessian near the
+      minimum of a negative log-likelihood. For hundreds of thousands of weights.
       A round takes :math:`m` gradients and :math:`O(m^2 d + m^3)`; memory :math:`m d` numbers, and
       twice as many while they are put together.
     - ``"block"``: its diagonal blocks of :math:`b` consecutive weights each, in the order of the
