@@ -39,7 +39,10 @@ from ._prox import firm as firm
 from ._prox import firm_threshold as firm_threshold
 from ._prox import hard_threshold as hard_threshold
 from ._prox import soft_threshold as soft_threshold
+from ._prune import prune_smallest as prune_smallest
 from ._recipe import prune_with as prune_with
+from ._saliency import Saliency as Saliency
+from ._saliency import obd_saliency as obd_saliency
 from ._sequential import PruningState as PruningState
 from ._sequential import sequential_directional_prune as sequential_directional_prune
 from ._sparsity import Count as Count
@@ -53,6 +56,9 @@ from ._spectrum import SpectralValue as SpectralValue
 from ._spectrum import spectral_function as spectral_function
 from ._spectrum import top_eigenpairs as top_eigenpairs
 from ._suggest import suggest_c as suggest_c
+from ._surgeon import Surgery as Surgery
+from ._surgeon import obs_prune as obs_prune
+from ._surgeon import obs_saliency as obs_saliency
 from ._target import target_sparsity as target_sparsity
 from ._thresholds import ThresholdRule as ThresholdRule
 from ._thresholds import power_threshold as power_threshold
