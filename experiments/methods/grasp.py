@@ -53,8 +53,8 @@ def gradient_flow(weights: PyTree, product: PyTree) -> PyTree:
     return jax.tree.map(jnp.multiply, weights, product)
 
 
-def run(job: "Job") -> "Trained":
-    """Prunes, and trains what is left."""
+def scores(job: "Job", state: "State") -> PyTree:
+    """How much every weight is needed by the flow, on the first batches."""
     settings = job.config.grasp
 
     def loss(params: PyTree, statistics: PyTree, batch: data.Split) -> jax.Array:
@@ -64,25 +64,27 @@ def run(job: "Job") -> "Trained":
         )
         return losses.mean()
 
-    def scores(job: "Job", state: "State") -> PyTree:
-        def gradient(at: tuple[PyTree, PyTree], batch: data.Split) -> PyTree:
-            return jax.lax.pmean(jax.grad(loss)(*at, batch), DEVICE_AXIS)
+    def gradient(at: tuple[PyTree, PyTree], batch: data.Split) -> PyTree:
+        return jax.lax.pmean(jax.grad(loss)(*at, batch), DEVICE_AXIS)
 
-        def product(at: tuple[PyTree, PyTree, PyTree], batch: data.Split) -> PyTree:
-            params, statistics, vector = at
-            found = hessian_times(lambda p: loss(p, statistics, batch), params, vector)
-            return jax.lax.pmean(found, DEVICE_AXIS)
+    def product(at: tuple[PyTree, PyTree, PyTree], batch: data.Split) -> PyTree:
+        params, statistics, vector = at
+        found = hessian_times(lambda p: loss(p, statistics, batch), params, vector)
+        return jax.lax.pmean(found, DEVICE_AXIS)
 
-        at = state.params, state.statistics
-        found = mean_over_batches(job, gradient, at, settings.batches)
-        # The flow through the weights that can go; the others are no part of it.
-        flags = job.penalised(state.params)
-        found = jax.tree.map(lambda g, flag: g if flag else jnp.zeros_like(g), found, flags)
-        return gradient_flow(
-            state.params, mean_over_batches(job, product, (*at, found), settings.batches)
-        )
+    at = state.params, state.statistics
+    flow = mean_over_batches(job, gradient, at, settings.batches)
+    # The flow through the weights that can go; the others are no part of it.
+    flags = job.penalised(state.params)
+    flow = jax.tree.map(lambda g, flag: g if flag else jnp.zeros_like(g), flow, flags)
+    products = mean_over_batches(job, product, (*at, flow), settings.batches)
+    return gradient_flow(state.params, products)
 
+
+def run(job: "Job") -> "Trained":
+    """Prunes, and trains what is left."""
+    evaluations = 3 * job.config.grasp.batches  # a gradient, and a product that counts as two
     return job.train(
         with_masks(job.base_optimizer(), fixed, job.penalised),
-        interventions=[prune_at_start(allocate(job, "global"), scores, 3 * settings.batches)],
+        interventions=[prune_at_start(allocate(job, "global"), scores, evaluations)],
     )

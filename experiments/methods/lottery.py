@@ -96,7 +96,7 @@ def plan(settings: Settings, group: Group, steps: int) -> Plan:
     zeros += [group.zeros] if rounds else []
     length = steps
     if settings.equal_budget:
-        length = int(steps / (1 + rounds * (1 - settings.rewind_to)))
+        length = int(steps / (1 + rounds * (1 - settings.rewind_to))) + rounds + 1
         while length and Plan(length, round(settings.rewind_to * length), zeros).total > steps:
             length -= 1
     rewind = round(settings.rewind_to * length)

@@ -40,18 +40,20 @@ def sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
     return jax.tree.map(lambda w, g: jnp.abs(g * w), weights, gradient)
 
 
+def scores(job: "Job", state: "State") -> PyTree:
+    """The sensitivity to every weight, by the gradient of the first batches."""
+
+    def gradient(at: tuple[PyTree, PyTree], batch: data.Split) -> PyTree:
+        found = jax.grad(lambda params: job.loss(params, at[1], batch)[0])(at[0])
+        return jax.lax.pmean(found, DEVICE_AXIS)
+
+    at = state.params, state.statistics
+    return sensitivity(state.params, mean_over_batches(job, gradient, at, job.config.snip.batches))
+
+
 def run(job: "Job") -> "Trained":
     """Prunes, and trains what is left."""
     batches = job.config.snip.batches
-
-    def scores(job: "Job", state: "State") -> PyTree:
-        def gradient(at: tuple[PyTree, PyTree], batch: data.Split) -> PyTree:
-            found = jax.grad(lambda params: job.loss(params, at[1], batch)[0])(at[0])
-            return jax.lax.pmean(found, DEVICE_AXIS)
-
-        at = state.params, state.statistics
-        return sensitivity(state.params, mean_over_batches(job, gradient, at, batches))
-
     return job.train(
         with_masks(job.base_optimizer(), fixed, job.penalised),
         interventions=[prune_at_start(allocate(job, "global"), scores, batches)],
