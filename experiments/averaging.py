@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PyTree = Any
 STATISTICS_BATCHES = 100
-"""At most; BatchNorm forgets all but 0.9^100 of what it knew before them."""
+"""After so many BatchNorm has forgotten all but 0.9^100 of what it knew before."""
 
 
 class AverageState(NamedTuple):
@@ -79,9 +79,9 @@ def use_average(job: "Job", state: "State") -> "State":
 
 
 def recompute_statistics(job: "Job", state: "State") -> "State":
-    """BatchNorm's statistics of the weights as they are, from an epoch's batches or from 100.
+    """BatchNorm's statistics of the weights as they are.
 
-    They are running means as those in training are, over the batches that would come next.
+    They are running means as those in training are, over the 100 batches that would come next.
     """
     if not jax.tree.leaves(state.statistics):
         return state
@@ -92,7 +92,7 @@ def recompute_statistics(job: "Job", state: "State") -> "State":
     compiled = job.parallel.wrap(forward)
     size, seed = job.config.batch_size, job.config.seed
     at = job.parallel.replicate((state.params, state.statistics))
-    for i in range(min(job.steps_per_epoch, STATISTICS_BATCHES)):
+    for i in range(STATISTICS_BATCHES):
         batch = data.batch(job.splits[0], seed, job.total_steps + i, size)
         at = compiled(at, job.parallel.split(batch))
     return state._replace(statistics=job.parallel.unreplicate(at)[1])

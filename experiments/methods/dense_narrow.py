@@ -15,7 +15,7 @@ from experiments.checks import check
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
 
-HALVINGS = 16  # hidden layers of some hundred units change at steps of about 1/1000
+HALVINGS = 12  # hidden layers of some hundred units change at steps of about 1/1000
 
 
 def closest_width(weights: Callable[[float], int], wanted: float) -> float:

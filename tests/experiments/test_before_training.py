@@ -76,7 +76,7 @@ def first_batch_loss(job, temperature=1.0):
     return loss
 
 
-def test_scores_of_a_network_over_two_devices(make_job, tmp_path):
+def test_snip_scores_of_a_network_over_two_devices(make_job, tmp_path):
     job = make_job(tmp_path, SHORT, devices=2)
     state = start(job)
     gradient = jax.jit(jax.grad(first_batch_loss(job)))(state.params)
@@ -86,6 +86,12 @@ def test_scores_of_a_network_over_two_devices(make_job, tmp_path):
         gradient,
         snip.scores(job, state),
     )
+
+
+@pytest.mark.slow
+def test_grasp_scores_of_a_network_over_two_devices(make_job, tmp_path):
+    job = make_job(tmp_path, SHORT, devices=2)
+    state = start(job)
     loss = first_batch_loss(job, temperature=200.0)
 
     @jax.jit
@@ -93,9 +99,10 @@ def test_scores_of_a_network_over_two_devices(make_job, tmp_path):
         gradient = jax.tree.map(lambda g: g if g.ndim > 1 else 0 * g, jax.grad(loss)(params))
         return jax.jvp(jax.grad(loss), (params,), (gradient,))[1]
 
-    product = curvature(state.params)
-    scores = grasp.scores(job, state)
-    for w, hg, s in zip(*map(jax.tree.leaves, (state.params, product, scores)), strict=True):
+    found = grasp.scores(job, state)
+    for w, hg, s in zip(
+        *map(jax.tree.leaves, (state.params, curvature(state.params), found)), strict=True
+    ):
         np.testing.assert_allclose(s, w * hg, rtol=1e-2, atol=2e-3 * float(jnp.abs(w * hg).max()))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import models
+from experiments.averaging import recompute_statistics
 from experiments.config import Config
 from experiments.methods import (
     METHODS,
@@ -24,8 +25,9 @@ from experiments.methods import (
     swa,
 )
 from experiments.methods import set as set_
+from experiments.train import State
 
-from ..grda_optax.trees import assert_same_bits
+from ..grda_optax.trees import assert_close, assert_same_bits
 from .conftest import SHORT, change, exactly
 
 # 11 updates of the MLP on digits.
@@ -77,31 +79,44 @@ def test_as_many_zeros_as_asked_for(train, tmp_path, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rigl", "lottery"])
-def test_a_stop_changes_no_bit(train, tmp_path, method):
+@pytest.mark.parametrize(("method", "mode"), [("rigl", "mesh"), ("lottery", "pmap")])
+def test_a_stop_changes_no_bit(train, tmp_path, method, mode):
     """Of a method that is a transformation after its start, and of one that intervenes."""
     config = change(TINY, method=(method,))
-    whole = train(tmp_path / "whole", config, devices=2)
+    runtime = {"devices": 2, "parallel": mode}
+    whole = train(tmp_path / "whole", config, **runtime)
     for stop in (2, 5):
-        train(tmp_path / "parts", config, devices=2, stop_after=stop)
-    resumed = train(tmp_path / "parts", config, devices=2)
+        train(tmp_path / "parts", config, stop_after=stop, **runtime)
+    resumed = train(tmp_path / "parts", config, **runtime)
     assert_same_bits(resumed.params, whole.params)
     assert resumed.result["eval_loss"] == whole.result["eval_loss"]
     assert resumed.result["gradient_evaluations"] == whole.result["gradient_evaluations"]
 
 
 @pytest.mark.slow
-def test_averaging_ends_with_the_mean_and_its_own_statistics(train, tmp_path):
-    trained = train(tmp_path / "run", change(TINY, method=("swa",), model="small_cnn_sixteenth"))
+def test_averaging_ends_with_the_mean_and_its_own_statistics(train, make_job, tmp_path):
+    config = change(TINY, method=("swa",), model="small_cnn_sixteenth")
+    trained = train(tmp_path / "run", config)
     assert trained.result["penalised"]["nnz"] == trained.result["penalised"]["total"]
-    assert np.isfinite(trained.result["eval_loss"])
+    job = make_job(tmp_path / "unused", config)
+    state = State(np.int32(11), trained.params, job.start()[1], ())
+    # Those of training are forgotten, as the first ones are here.
+    again = recompute_statistics(job, state).statistics
+    assert_close(trained.statistics, again, rtol=2e-3, atol=1e-3)
+    images, labels = job.dataset.test
+    logits, _ = job.model.apply(trained.params, trained.statistics, images, False)
+    accuracy = float(np.mean(np.argmax(logits, -1) == labels))
+    assert trained.result["eval_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
 def test_every_method_is_named_in_the_config():
     assert Config(method=tuple(METHODS)).method == tuple(METHODS)
 
 
-@pytest.mark.parametrize(("model", "total"), [("mlp", 50_200), ("small_cnn", 105_696)])
+@pytest.mark.parametrize(
+    ("model", "total"),
+    [("mlp", 50_200), pytest.param("small_cnn", 105_696, marks=pytest.mark.slow)],
+)
 def test_a_narrow_network_has_as_many_weights_as_a_sparse_one(
     make_job, tmp_path, monkeypatch, model, total
 ):
