@@ -8,15 +8,43 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from experiments.checks import check, check_choice, check_finite, check_integer
+from experiments.methods.acdc import Settings as ACDCSettings
+from experiments.methods.dpf import Settings as DPFSettings
 from experiments.methods.gmp import Settings as GMPSettings
+from experiments.methods.grasp import Settings as GraSPSettings
 from experiments.methods.grda import Settings as GRDASettings
+from experiments.methods.lottery import Settings as LotterySettings
+from experiments.methods.magnitude_v2 import Settings as MagnitudeV2Settings
+from experiments.methods.one_shot import Settings as OneShotSettings
+from experiments.methods.random_pruning import Settings as RandomPruningSettings
 from experiments.methods.recipe import Settings as RecipeSettings
+from experiments.methods.rigl import Settings as RigLSettings
+from experiments.methods.set import Settings as SETSettings
+from experiments.methods.snip import Settings as SNIPSettings
+from experiments.methods.swa import Settings as SWASettings
 
 Dataset = Literal["digits", "fashion_mnist", "python_text"]
 ModelName = Literal[
     "mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5", "char_transformer"
 ]
-MethodName = Literal["dense", "grda", "recipe", "gmp"]
+MethodName = Literal[
+    "dense",
+    "grda",
+    "recipe",
+    "gmp",
+    "magnitude_v2",
+    "one_shot",
+    "lottery",
+    "random_pruning",
+    "snip",
+    "grasp",
+    "set",
+    "rigl",
+    "acdc",
+    "dpf",
+    "swa",
+    "dense_narrow",
+]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
 
@@ -49,13 +77,36 @@ class Config:
     penalise: Literal["kernels", "all"] = "kernels"
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
-    """The fraction of zeros that is asked for, of every method but `grda`, which has c and mu."""
+    """The fraction of zeros that is asked for, of every method that can be told one (`grda` has c
+    and mu instead); `dense_narrow` leaves out as many weights."""
     grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
     """Of the method `grda` alone."""
     recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
     """Of the method `recipe` alone."""
     gmp: GMPSettings = dataclasses.field(default_factory=GMPSettings)
-    """Of the method `gmp` alone."""
+    """Of the method `gmp`, and of `swa` where that prunes."""
+    magnitude_v2: MagnitudeV2Settings = dataclasses.field(default_factory=MagnitudeV2Settings)
+    """Of the method `magnitude_v2` alone."""
+    one_shot: OneShotSettings = dataclasses.field(default_factory=OneShotSettings)
+    """Of the method `one_shot` alone."""
+    lottery: LotterySettings = dataclasses.field(default_factory=LotterySettings)
+    """Of the method `lottery` alone."""
+    random_pruning: RandomPruningSettings = dataclasses.field(default_factory=RandomPruningSettings)
+    """Of the method `random_pruning` alone."""
+    snip: SNIPSettings = dataclasses.field(default_factory=SNIPSettings)
+    """Of the method `snip` alone."""
+    grasp: GraSPSettings = dataclasses.field(default_factory=GraSPSettings)
+    """Of the method `grasp` alone."""
+    set: SETSettings = dataclasses.field(default_factory=SETSettings)
+    """Of the method `set` alone."""
+    rigl: RigLSettings = dataclasses.field(default_factory=RigLSettings)
+    """Of the method `rigl` alone."""
+    acdc: ACDCSettings = dataclasses.field(default_factory=ACDCSettings)
+    """Of the method `acdc` alone."""
+    dpf: DPFSettings = dataclasses.field(default_factory=DPFSettings)
+    """Of the method `dpf` alone."""
+    swa: SWASettings = dataclasses.field(default_factory=SWASettings)
+    """Of the method `swa` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None

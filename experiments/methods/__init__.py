@@ -3,7 +3,24 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from experiments.methods import dense, gmp, grda, recipe
+from experiments.methods import (
+    acdc,
+    dense,
+    dense_narrow,
+    dpf,
+    gmp,
+    grasp,
+    grda,
+    lottery,
+    magnitude_v2,
+    one_shot,
+    random_pruning,
+    recipe,
+    rigl,
+    snip,
+    swa,
+)
+from experiments.methods import set as set_
 
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
@@ -13,4 +30,16 @@ METHODS: dict[str, Callable[["Job"], "Trained"]] = {
     "grda": grda.run,
     "recipe": recipe.run,
     "gmp": gmp.run,
+    "magnitude_v2": magnitude_v2.run,
+    "one_shot": one_shot.run,
+    "lottery": lottery.run,
+    "random_pruning": random_pruning.run,
+    "snip": snip.run,
+    "grasp": grasp.run,
+    "set": set_.run,
+    "rigl": rigl.run,
+    "acdc": acdc.run,
+    "dpf": dpf.run,
+    "swa": swa.run,
+    "dense_narrow": dense_narrow.run,
 }
