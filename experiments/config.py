@@ -10,13 +10,32 @@ from typing import Any, Literal, get_args
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grda import Settings as GRDASettings
+from experiments.methods.l0 import Settings as L0Settings
+from experiments.methods.l1_subgradient import Settings as L1SubgradientSettings
+from experiments.methods.lc import Settings as LCSettings
+from experiments.methods.proximal_sgd import Settings as ProximalSGDSettings
+from experiments.methods.rda import Settings as RDASettings
 from experiments.methods.recipe import Settings as RecipeSettings
+from experiments.methods.soft_threshold_reparameterisation import Settings as STRSettings
+from experiments.methods.variational_dropout import Settings as VariationalDropoutSettings
 
 Dataset = Literal["digits", "fashion_mnist", "python_text"]
 ModelName = Literal[
     "mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5", "char_transformer"
 ]
-MethodName = Literal["dense", "grda", "recipe", "gmp"]
+MethodName = Literal[
+    "dense",
+    "grda",
+    "recipe",
+    "gmp",
+    "l1_subgradient",
+    "proximal_sgd",
+    "rda",
+    "l0",
+    "str",
+    "variational_dropout",
+    "lc",
+]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
 
@@ -49,13 +68,29 @@ class Config:
     penalise: Literal["kernels", "all"] = "kernels"
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
-    """The fraction of zeros that is asked for, of every method but `grda`, which has c and mu."""
+    """The fraction of zeros that is asked for, of the methods that can be told one."""
     grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
     """Of the method `grda` alone."""
     recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
     """Of the method `recipe` alone."""
     gmp: GMPSettings = dataclasses.field(default_factory=GMPSettings)
     """Of the method `gmp` alone."""
+    l1_subgradient: L1SubgradientSettings = dataclasses.field(default_factory=L1SubgradientSettings)
+    """Of the method `l1_subgradient` alone."""
+    proximal_sgd: ProximalSGDSettings = dataclasses.field(default_factory=ProximalSGDSettings)
+    """Of the method `proximal_sgd` alone."""
+    rda: RDASettings = dataclasses.field(default_factory=RDASettings)
+    """Of the method `rda` alone."""
+    l0: L0Settings = dataclasses.field(default_factory=L0Settings)
+    """Of the method `l0` alone."""
+    soft_threshold_reparameterisation: STRSettings = dataclasses.field(default_factory=STRSettings)
+    """Of the method `str` alone."""
+    variational_dropout: VariationalDropoutSettings = dataclasses.field(
+        default_factory=VariationalDropoutSettings
+    )
+    """Of the method `variational_dropout` alone."""
+    lc: LCSettings = dataclasses.field(default_factory=LCSettings)
+    """Of the method `lc` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None
