@@ -49,7 +49,10 @@ def test_the_seed_fixes_every_number():
 def test_an_update_is_that_of_the_paper():
     """The critic's target by hand; the actor climbs the new critic; the copies follow."""
     settings = Hyperparameters(hidden=8, actor_rate=1e-3, critic_rate=1e-2, follow=0.25)
-    agent = _ddpg.make_agent(jax.random.key(0), 3, settings)
+    agent, slow = (_ddpg.make_agent(jax.random.key(i), 3, settings) for i in range(2))
+    # Larger than they start, so that no gradient is next to nothing.
+    agent, slow = jax.tree.map(lambda x: 10 * x, (agent, slow))
+    agent = agent._replace(slow_actor=slow.actor, slow_critic=slow.critic)
     random = np.random.default_rng(0)
     batch = Transition(
         state=random.normal(size=(6, 3)).astype(np.float32),
@@ -63,7 +66,7 @@ def test_an_update_is_that_of_the_paper():
     def q(critic, states, actions):
         return jax.vmap(_ddpg.value, (None, 0, 0))(critic, states, actions)
 
-    following = q(agent.critic, batch.next_state, _ddpg.act(agent.actor, batch.next_state))
+    following = q(slow.critic, batch.next_state, _ddpg.act(slow.actor, batch.next_state))
     target = 1 - 0.4 + np.array([1, 1, 1, 1, 0, 0]) * following
 
     def error(critic):
@@ -82,8 +85,8 @@ def test_an_update_is_that_of_the_paper():
             clear = np.abs(g) > 1e-5
             assert clear.any()
             np.testing.assert_allclose(((now - was) / rate)[clear], np.sign(g)[clear], atol=0.02)
-    slow = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, agent.actor, after.actor)
-    for got, want in zip(jax.tree.leaves(after.slow_actor), jax.tree.leaves(slow), strict=True):
+    follower = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, slow.actor, after.actor)
+    for got, want in zip(jax.tree.leaves(after.slow_actor), jax.tree.leaves(follower), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
 
 
