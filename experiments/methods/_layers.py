@@ -63,25 +63,28 @@ def apply_masks(layers: Sequence[jax.Array], keep: Sequence[jax.Array]) -> list[
 
 
 def layer_scores(
-    score: Callable[[PyTree], jax.Array], params: PyTree, flags: PyTree
+    score: Callable[..., Any], params: PyTree, flags: PyTree, *arguments: Any
 ) -> Callable[[Sequence[int]], Any]:
     """A function from the zeros of every layer to the score of the network pruned so.
 
     Args:
-        score: from params to an array or a tuple of them, such as the loss on some examples.
+        score: from params and the arguments to arrays, such as the loss on some examples.
         params: of the network that is pruned.
         flags: a tree of bools: which leaves are layers.
+        arguments: of the score, arrays.
     """
-    layers = penalised_leaves(params, flags)
-    order = [ranks(jnp.abs(layer)) for layer in layers]  # sorted once, not at every score
+    # Sorted once, not at every score.
+    order = [ranks(jnp.abs(layer)) for layer in penalised_leaves(params, flags)]
 
     @jax.jit
-    def scores(params: PyTree, order: list[jax.Array], zeros: jax.Array) -> Any:
+    def scores(params: PyTree, order: list[jax.Array], zeros: jax.Array, *arguments: Any) -> Any:
         layers = penalised_leaves(params, flags)
         keep = [places >= count for places, count in zip(order, zeros, strict=True)]
-        return score(replace_penalised(params, flags, apply_masks(layers, keep)))
+        return score(replace_penalised(params, flags, apply_masks(layers, keep)), *arguments)
 
-    return lambda zeros: jax.device_get(scores(params, order, jnp.asarray(zeros, jnp.int32)))
+    return lambda zeros: jax.device_get(
+        scores(params, order, jnp.asarray(zeros, jnp.int32), *arguments)
+    )
 
 
 def most_zeros(sizes: Sequence[int], sparsity: float, most: float) -> list[int]:

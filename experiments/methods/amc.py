@@ -18,6 +18,7 @@ import numpy as np
 from experiments.checks import check, check_finite, check_integer
 from experiments.methods._ddpg import Episode, Hyperparameters, Policy, search
 from experiments.methods._layers import most_zeros, zeros_wanted
+from experiments.methods._prune_trained import Scores, prune_trained
 
 if TYPE_CHECKING:
     pass
@@ -128,3 +129,21 @@ def allocate(
         settings=agent,
     )
     return [round(a * size) for a, size in zip(found.best.actions, sizes, strict=True)]
+
+
+def run(job: "Job") -> "Trained":
+    """Trains, prunes as the agent has found best, and trains on."""
+    settings = job.config.amc
+
+    def allocation(scores: Scores, shapes: list[Shape]) -> list[int]:
+        return allocate(
+            lambda zeros: scores(zeros)[0],
+            shapes,
+            job.config.sparsity,
+            episodes=settings.episodes,
+            exploring=settings.exploring,
+            most=settings.most,
+            seed=job.config.seed,
+        )
+
+    return prune_trained(job, settings.begin, settings.examples, allocation)

@@ -7,11 +7,13 @@ layer in which that raises the loss least, until the sparsity is reached; then i
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.checks import check, check_finite, check_integer
 from experiments.methods._layers import most_zeros, zeros_wanted
+from experiments.methods._prune_trained import Scores, prune_trained
 
 if TYPE_CHECKING:
     pass
@@ -74,3 +76,19 @@ def allocate(
                 choices.append(((then - now) / count, i, then, candidate))
         _, _, now, zeros = min(choices)
     return zeros
+
+
+def run(job: "Job") -> "Trained":
+    """Trains, prunes what the network is least sensitive to, and trains on."""
+    settings = job.config.sensitivity
+
+    def allocation(scores: Scores, shapes: list[tuple[int, ...]]) -> list[int]:
+        return allocate(
+            lambda zeros: scores(zeros)[1],
+            [math.prod(shape) for shape in shapes],
+            job.config.sparsity,
+            increment=settings.increment,
+            most=settings.most,
+        )
+
+    return prune_trained(job, settings.begin, settings.examples, allocation)
