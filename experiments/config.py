@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from experiments.checks import check, check_choice, check_finite, check_integer
+from experiments.methods.acdc import Settings as ACDCSettings
+from experiments.methods.amc import Settings as AMCSettings
+from experiments.methods.dpf import Settings as DPFSettings
 from experiments.methods.gmp import Settings as GMPSettings
+from experiments.methods.grasp import Settings as GraSPSettings
 from experiments.methods.grda import Settings as GRDASettings
 from experiments.methods.l0 import Settings as L0Settings
 from experiments.methods.l1_subgradient import Settings as L1SubgradientSettings
 from experiments.methods.lc import Settings as LCSettings
+from experiments.methods.lottery import Settings as LotterySettings
+from experiments.methods.magnitude_v2 import Settings as MagnitudeV2Settings
+from experiments.methods.one_shot import Settings as OneShotSettings
 from experiments.methods.proximal_sgd import Settings as ProximalSGDSettings
+from experiments.methods.random_pruning import Settings as RandomPruningSettings
 from experiments.methods.rda import Settings as RDASettings
 from experiments.methods.recipe import Settings as RecipeSettings
+from experiments.methods.rigl import Settings as RigLSettings
+from experiments.methods.sensitivity import Settings as SensitivitySettings
+from experiments.methods.set import Settings as SETSettings
+from experiments.methods.snip import Settings as SNIPSettings
 from experiments.methods.soft_threshold_reparameterisation import Settings as STRSettings
+from experiments.methods.swa import Settings as SWASettings
 from experiments.methods.variational_dropout import Settings as VariationalDropoutSettings
 
 Dataset = Literal["digits", "fashion_mnist", "python_text"]
@@ -28,6 +41,18 @@ MethodName = Literal[
     "grda",
     "recipe",
     "gmp",
+    "magnitude_v2",
+    "one_shot",
+    "lottery",
+    "random_pruning",
+    "snip",
+    "grasp",
+    "set",
+    "rigl",
+    "acdc",
+    "dpf",
+    "swa",
+    "dense_narrow",
     "l1_subgradient",
     "proximal_sgd",
     "rda",
@@ -35,6 +60,8 @@ MethodName = Literal[
     "str",
     "variational_dropout",
     "lc",
+    "amc",
+    "sensitivity",
 ]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
@@ -68,13 +95,36 @@ class Config:
     penalise: Literal["kernels", "all"] = "kernels"
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
-    """The fraction of zeros that is asked for, of the methods that can be told one."""
+    """The fraction of zeros that is asked for, of every method that can be told one (`grda` has c
+    and mu instead); `dense_narrow` leaves out as many weights."""
     grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
     """Of the method `grda` alone."""
     recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
     """Of the method `recipe` alone."""
     gmp: GMPSettings = dataclasses.field(default_factory=GMPSettings)
-    """Of the method `gmp` alone."""
+    """Of the method `gmp`, and of `swa` where that prunes."""
+    magnitude_v2: MagnitudeV2Settings = dataclasses.field(default_factory=MagnitudeV2Settings)
+    """Of the method `magnitude_v2` alone."""
+    one_shot: OneShotSettings = dataclasses.field(default_factory=OneShotSettings)
+    """Of the method `one_shot` alone."""
+    lottery: LotterySettings = dataclasses.field(default_factory=LotterySettings)
+    """Of the method `lottery` alone."""
+    random_pruning: RandomPruningSettings = dataclasses.field(default_factory=RandomPruningSettings)
+    """Of the method `random_pruning` alone."""
+    snip: SNIPSettings = dataclasses.field(default_factory=SNIPSettings)
+    """Of the method `snip` alone."""
+    grasp: GraSPSettings = dataclasses.field(default_factory=GraSPSettings)
+    """Of the method `grasp` alone."""
+    set: SETSettings = dataclasses.field(default_factory=SETSettings)
+    """Of the method `set` alone."""
+    rigl: RigLSettings = dataclasses.field(default_factory=RigLSettings)
+    """Of the method `rigl` alone."""
+    acdc: ACDCSettings = dataclasses.field(default_factory=ACDCSettings)
+    """Of the method `acdc` alone."""
+    dpf: DPFSettings = dataclasses.field(default_factory=DPFSettings)
+    """Of the method `dpf` alone."""
+    swa: SWASettings = dataclasses.field(default_factory=SWASettings)
+    """Of the method `swa` alone."""
     l1_subgradient: L1SubgradientSettings = dataclasses.field(default_factory=L1SubgradientSettings)
     """Of the method `l1_subgradient` alone."""
     proximal_sgd: ProximalSGDSettings = dataclasses.field(default_factory=ProximalSGDSettings)
@@ -91,6 +141,10 @@ class Config:
     """Of the method `variational_dropout` alone."""
     lc: LCSettings = dataclasses.field(default_factory=LCSettings)
     """Of the method `lc` alone."""
+    amc: AMCSettings = dataclasses.field(default_factory=AMCSettings)
+    """Of the method `amc` alone."""
+    sensitivity: SensitivitySettings = dataclasses.field(default_factory=SensitivitySettings)
+    """Of the method `sensitivity` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None

@@ -16,9 +16,10 @@ from rich.console import Console
 from experiments import checkpoint, data, report
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS
+from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
-from experiments.train import DivergedError, Job, Trained
+from experiments.train import Job, Trained
 
 
 @dataclasses.dataclass(frozen=True)

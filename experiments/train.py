@@ -1,10 +1,11 @@
 """The only training loop: from a config and a transformation to trained weights and a result."""
 
+import copy
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +15,19 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from experiments import data, models, reparameterisation
+from experiments import averaging, data, models, reparameterisation
 from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
+from experiments.checks import check
 from experiments.config import Config, Runtime
+from experiments.health import diverged, fetch, healthy
+from experiments.interventions import Intervention, check_interventions, intervene
 from experiments.log import Log, Row
 from experiments.models.axis import DEVICE_AXIS
 from experiments.optimizers import base_optimizer, learning_rate_schedule
 from experiments.parallel import DataParallel
 from experiments.reparameterisation import Reparameterisation, Reparameterised
-from grda_optax import SparsityReport, sparsity_report
+from experiments.result import summarise
+from grda_optax import sparsity_report
 
 PyTree = Any
 EVALUATION_BATCH = 1000
@@ -45,10 +50,6 @@ class Trained(NamedTuple):
     rows: list[Row]
     result: Row | None
     """The scores and counts of a finished run, ``None`` of one that was stopped."""
-
-
-class DivergedError(Exception):
-    """A loss or a gradient was not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Job:
     @functools.cached_property
     def model(self) -> models.Model:
         """The network as pure functions."""
+        return self._build()
+
+    def _build(self, width: float | None = None) -> models.Model:
         inputs = self.dataset.train.inputs
         return models.build(
             self.config.model,
@@ -90,6 +94,7 @@ class Job:
             self.dataset.num_classes,
             self.dataset.mean,
             self.dataset.std,
+            width,
         )
 
     @property
@@ -97,7 +102,7 @@ class Job:
         """Whole batches in the training set."""
         return len(self.splits[0].labels) // self.config.batch_size
 
-    @property
+    @functools.cached_property
     def total_steps(self) -> int:
         """Updates in the whole run."""
         return self.config.epochs * self.steps_per_epoch
@@ -105,7 +110,32 @@ class Job:
     @functools.cached_property
     def learning_rate(self) -> optax.Schedule:
         """The learning rate at each step, from 0."""
-        return learning_rate_schedule(self.config, self.total_steps)
+        return self.schedule(self.total_steps)
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The schedule that the config names, over so many steps."""
+        return learning_rate_schedule(self.config, steps)
+
+    def with_learning_rate(self, learning_rate: optax.Schedule) -> "Job":
+        """The same job with another schedule."""
+        return self._with(learning_rate=learning_rate)
+
+    def with_steps(self, total_steps: int) -> "Job":
+        """The same job over so many updates, whatever the epochs of the config."""
+        return self._with(total_steps=total_steps, learning_rate=self.schedule(total_steps))
+
+    def with_width(self, width: float) -> "Job":
+        """The same job on the network with ``width`` times the units in every hidden layer."""
+        narrow = self._with(model=self._build(width))
+        narrow.__dict__.pop("_start", None)
+        return narrow
+
+    def _with(self, **properties: Any) -> "Job":
+        # Not `dataclasses.replace`, which would forget the properties that are read already:
+        # weights to start from may lie in a folder that has been deleted since.
+        job = copy.copy(self)
+        job.__dict__.update(properties)
+        return job
 
     def base_optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer that the config names, with its schedule."""
@@ -134,17 +164,42 @@ class Job:
         step = functools.partial(_training_step, self, tx, weights_of)
         return self.parallel.wrap(step, donate=True)
 
+    def loss(
+        self, params: PyTree, statistics: PyTree, batch: data.Split
+    ) -> tuple[jax.Array, PyTree]:
+        """The mean loss of one device's batch, and the statistics after it."""
+        return _loss_and_statistics(self, params, statistics, batch)
+
     def train(
         self,
         tx: optax.GradientTransformationExtraArgs,
         *,
+        interventions: Sequence[Intervention] = (),
         reparameterisation: Reparameterisation | None = None,
     ) -> Trained:
         """Trains with ``tx`` to the end, or goes on from the folder's latest checkpoint.
 
-        With a ``reparameterisation`` it is the raw values that ``tx`` moves.
+        Interventions are for what no transformation can do, since it needs data or more gradients.
+        With a reparameterisation it is the raw values that ``tx`` moves.
         """
-        return _train(self, tx, reparameterisation)
+        return _train(self, tx, interventions, reparameterisation)
+
+    def average(
+        self,
+        tx: optax.GradientTransformationExtraArgs,
+        *,
+        start: int,
+        every: int = 1,
+        interventions: Sequence[Intervention] = (),
+    ) -> Trained:
+        """Trains with ``tx``, and ends with the mean of the weights from ``start`` updates on.
+
+        Every ``every`` updates they enter, the last time at the end. Only then the scores and the
+        counts are those of the mean, with statistics of BatchNorm that are made for it.
+        """
+        averaged = averaging.average_weights(tx, start, every, self.total_steps)
+        last = Intervention(self.total_steps, averaging.use_average)
+        return self.train(averaged, interventions=[*interventions, last])
 
 
 def _loss_and_statistics(
@@ -213,12 +268,17 @@ def _evaluation_step(
 def _train(
     job: Job,
     tx: optax.GradientTransformationExtraArgs,
+    interventions: Sequence[Intervention],
     weights_of: Reparameterisation | None,
 ) -> Trained:
     config, runtime, parallel = job.config, job.runtime, job.parallel
     train_split, scored_split = job.splits
     total = job.total_steps
     stop = min(total, runtime.stop_after or total)
+    check_interventions(interventions, total)
+    if weights_of is not None:
+        count = len(interventions)
+        check(count == 0, "interventions", count, "none where there is a reparameterisation")
 
     folder = RunFolder(job.folder)
     folder.open(config)  # raises, and writes nothing, if it is another config's
@@ -272,33 +332,37 @@ def _train(
         began = time.monotonic() - seconds
         pending: list[tuple[int, dict[str, jax.Array]]] = []
         for step in range(start, stop):
+            # A checkpoint is of before these, so that one who goes on from it comes by them once.
+            state = intervene(interventions, step, job, state)
             batch = data.batch(train_split, config.seed, step, config.batch_size)
             state, metrics = step_fn(state, parallel.split(batch))
             pending.append((step + 1, metrics))
 
             done = step + 1
+            if done == total:
+                state = intervene(interventions, total, job, state)
             epoch_ends = done % job.steps_per_epoch == 0 or done == total
             saves = done % runtime.checkpoint_every == 0 or done == stop
             if not (epoch_ends or saves or done % runtime.log_every == 0):
                 continue
-            rows = _fetch(pending, parallel)
+            rows = fetch(pending, parallel)
             pending = []
-            healthy = _healthy(rows)
-            if epoch_ends and len(healthy) == len(rows):
-                healthy[-1] |= score()
+            good = healthy(rows)
+            if epoch_ends and len(good) == len(rows):
+                good[-1] |= score()
                 if runtime.keep_masks:
                     weights = parallel.unreplicate(state.params)
                     folder.write_masks(done // job.steps_per_epoch, weights, job.penalised(weights))
-            if healthy:
-                healthy[-1]["seconds"] = round(time.monotonic() - began, 3)
-            log.write(healthy)
-            if len(healthy) < len(rows):
-                raise _diverged("the loss is not finite", rows[len(healthy)], checkpoints, folder)
+            if good:
+                good[-1]["seconds"] = round(time.monotonic() - began, 3)
+            log.write(good)
+            if len(good) < len(rows):
+                raise diverged("the loss is not finite", rows[len(good)], checkpoints, folder)
             if saves:
                 kept = jax.tree.map(np.asarray, parallel.unreplicate(state))
                 # A weight can overflow in the very update whose loss was still a number.
                 if not all(np.isfinite(x).all() for x in jax.tree.leaves(_trained(kept)[0])):
-                    raise _diverged("a weight is not finite", rows[-1], checkpoints, folder)
+                    raise diverged("a weight is not finite", rows[-1], checkpoints, folder)
                 checkpoints.save(done, kept)
         checkpoints.close()
 
@@ -306,58 +370,7 @@ def _train(
     result = None
     if stop == total:
         counts = sparsity_report(final.params, job.penalised)
-        result = _result(log.rows, counts)
+        evaluations = total + sum(x.gradient_evaluations for x in interventions)
+        result = summarise(log.rows, counts, evaluations, final.opt_state)
         write_json(folder.result, result)
     return Trained(final.params, final.statistics, log.rows, result)
-
-
-def _fetch(pending: list[tuple[int, dict[str, jax.Array]]], parallel: DataParallel) -> list[Row]:
-    """Waits for the steps that are under way, and brings their metrics to the host."""
-    fetched = jax.device_get([parallel.unreplicate(metrics) for _, metrics in pending])
-    return [
-        {"step": step, **{name: float(value) for name, value in metrics.items()}}
-        for (step, _), metrics in zip(pending, fetched, strict=True)
-    ]
-
-
-def _healthy(rows: list[Row]) -> list[Row]:
-    """The rows before the first whose loss or gradient is not finite."""
-    for i, row in enumerate(rows):
-        if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
-            return rows[:i]
-    return rows
-
-
-def _diverged(what: str, row: Row, checkpoints: Checkpoints, folder: RunFolder) -> DivergedError:
-    threshold = f", threshold {row['threshold']:g}" if "threshold" in row else ""
-    good = checkpoints.latest()
-    checkpoints.close()  # which waits until that one is written
-    kept = (
-        "no checkpoint was reached"
-        if good is None
-        else f"the last good checkpoint, of step {good}, is in {folder.checkpoints}"
-    )
-    return DivergedError(
-        f"{what} at step {row['step']}: loss {row['loss']:g}, norm of the gradient "
-        f"{row['gradient_norm']:g}, learning rate {row['learning_rate']:g}{threshold}; {kept}. "
-        "Try a lower --learning-rate."
-    )
-
-
-def _result(rows: list[Row], counts: SparsityReport) -> Row:
-    """What a finished run comes to."""
-    last = rows[-1]
-    return {
-        "steps": last["step"],
-        "seconds": last["seconds"],
-        "train_loss": float(np.mean([row["loss"] for row in rows[-50:]])),
-        "eval_accuracy": last["eval_accuracy"],
-        "eval_loss": last["eval_loss"],
-        "threshold": last.get("threshold"),
-        "penalised": {"nnz": counts.penalised.nnz, "total": counts.penalised.total},
-        "all": {"nnz": counts.all.nnz, "total": counts.all.total},
-        "leaves": {
-            name: {"nnz": count.nnz, "total": count.total, "penalised": count.penalised}
-            for name, count in counts.leaves.items()
-        },
-    }

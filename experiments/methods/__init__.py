@@ -4,17 +4,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from experiments.methods import (
+    acdc,
+    amc,
     dense,
+    dense_narrow,
+    dpf,
     gmp,
+    grasp,
     grda,
     l0,
     l1_subgradient,
     lc,
+    lottery,
+    magnitude_v2,
+    one_shot,
     proximal_sgd,
+    random_pruning,
     rda,
     recipe,
+    rigl,
+    sensitivity,
+    snip,
+    swa,
     variational_dropout,
 )
+from experiments.methods import set as set_
 from experiments.methods import soft_threshold_reparameterisation as str_
 
 if TYPE_CHECKING:
@@ -25,6 +39,18 @@ METHODS: dict[str, Callable[["Job"], "Trained"]] = {
     "grda": grda.run,
     "recipe": recipe.run,
     "gmp": gmp.run,
+    "magnitude_v2": magnitude_v2.run,
+    "one_shot": one_shot.run,
+    "lottery": lottery.run,
+    "random_pruning": random_pruning.run,
+    "snip": snip.run,
+    "grasp": grasp.run,
+    "set": set_.run,
+    "rigl": rigl.run,
+    "acdc": acdc.run,
+    "dpf": dpf.run,
+    "swa": swa.run,
+    "dense_narrow": dense_narrow.run,
     "l1_subgradient": l1_subgradient.run,
     "proximal_sgd": proximal_sgd.run,
     "rda": rda.run,
@@ -32,4 +58,6 @@ METHODS: dict[str, Callable[["Job"], "Trained"]] = {
     "str": str_.run,
     "variational_dropout": variational_dropout.run,
     "lc": lc.run,
+    "amc": amc.run,
+    "sensitivity": sensitivity.run,
 }

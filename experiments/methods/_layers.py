@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.methods._masks import rank
+
 PyTree = Any
 
 
@@ -34,10 +36,7 @@ def zeros_wanted(sparsity: float, sizes: Sequence[int]) -> int:
 
 def ranks(magnitudes: jax.Array) -> jax.Array:
     """The place of every entry in ascending order, from 0; of equal ones the first comes first."""
-    flat = magnitudes.ravel()
-    places = jnp.zeros(flat.size, jnp.int32)
-    places = places.at[jnp.argsort(flat, stable=True)].set(jnp.arange(flat.size, dtype=jnp.int32))
-    return places.reshape(magnitudes.shape)
+    return rank(jnp.ravel(magnitudes)).reshape(magnitudes.shape)
 
 
 def keep_largest(layers: Sequence[jax.Array], zeros: jax.typing.ArrayLike) -> list[jax.Array]:

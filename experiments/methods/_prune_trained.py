@@ -43,7 +43,7 @@ def prune_trained(job: "Job", begin: float, examples: int, allocate: Allocate) -
         params, statistics = jax.device_get((state.params, state.statistics))
         flags = job.penalised(params)
         layers = penalised_leaves(params, flags)
-        last = jax.tree.map(lambda x: x[-examples:], job.splits[0])
+        last = jax.tree.map(lambda x: jnp.asarray(x[-examples:]), job.splits[0])
         scores = network_scores(job.model, params, statistics, flags, last)
         zeros = allocate(scores, [layer.shape for layer in layers])
         keep = keep_largest_by_layer(layers, zeros)
@@ -62,11 +62,11 @@ def network_scores(
     def score(
         params: PyTree, statistics: PyTree, examples: "data.Split"
     ) -> tuple[jax.Array, jax.Array]:
-        logits, _ = model.apply(params, statistics, examples.inputs, False)
+        logits, _ = model.apply(params, statistics, jnp.asarray(examples.inputs), False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples.labels)
         return jnp.mean(logits.argmax(-1) == examples.labels), losses.mean()
 
-    scores = layer_scores(score, params, flags, statistics, jax.tree.map(jnp.asarray, examples))
+    scores = layer_scores(score, params, flags, statistics, examples)
 
     def as_floats(zeros: Sequence[int]) -> tuple[float, float]:
         accuracy, loss = scores(zeros)

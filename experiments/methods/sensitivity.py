@@ -16,6 +16,9 @@ from experiments.methods._layers import most_zeros, zeros_wanted
 from experiments.methods._prune_trained import Scores, prune_trained
 
 if TYPE_CHECKING:
+    from experiments.train import Job, Trained
+
+if TYPE_CHECKING:
     pass
 
 

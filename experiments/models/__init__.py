@@ -23,6 +23,17 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "lenet5": LeNet5,
     "char_transformer": CharTransformer,
 }
+WIDTHS = {"mlp": 1.0, "small_cnn": 1.0, "small_cnn_quarter": 1 / 4, "small_cnn_sixteenth": 1 / 16}
+"""Those whose hidden layers have a width, and how wide they are."""
+ENDS = {
+    "mlp": ("dense1", "head"),
+    "small_cnn": ("conv1", "head"),
+    "small_cnn_quarter": ("conv1", "head"),
+    "small_cnn_sixteenth": ("conv1", "head"),
+    "lenet5": ("conv1", "head"),
+    "char_transformer": ("embedding", "head"),
+}
+"""The first and the last layer, which some methods prune less."""
 TEXT_MODELS = ("char_transformer",)
 """Those that read text: a row of symbols, with the logits of what follows each."""
 
@@ -41,7 +52,12 @@ class Model(NamedTuple):
 
 
 def build(
-    name: str, input_shape: tuple[int, ...], num_classes: int, mean: float = 0.0, std: float = 1.0
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    mean: float = 0.0,
+    std: float = 1.0,
+    width: float | None = None,
 ) -> Model:
     """Turns a flax.nnx module into pure functions; the only place that does.
 
@@ -52,16 +68,22 @@ def build(
         num_classes: the number of logits.
         mean: of the pixels, from 0 to 1; it is taken off them.
         std: of the pixels; they are divided by it.
+        width: every hidden layer has this many times the units of the network ``name``.
 
     Raises:
-        ValueError: the network reads images and the inputs are text, or the other way round.
+        ValueError: the network reads images and the inputs are text, or the other way round; or it
+            has no width.
     """
     text = len(input_shape) == 1
     fitting = tuple(x for x in MODELS if (x in TEXT_MODELS) == text)
     check_choice(f"model (for {'text' if text else 'images'})", name, fitting)
 
+    if width is not None:
+        check_choice("model (for another width)", name, tuple(WIDTHS))
+    sized = {} if width is None else {"width": WIDTHS[name] * width}
+
     def create(key: jax.Array) -> Any:
-        module = MODELS[name](input_shape, num_classes, rngs=nnx.Rngs(params=key))
+        module = MODELS[name](input_shape, num_classes, rngs=nnx.Rngs(params=key), **sized)
         return nnx.split(module, nnx.Param, nnx.BatchStat)
 
     def init(key: jax.Array) -> tuple[Any, Any]:

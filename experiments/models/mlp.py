@@ -9,11 +9,19 @@ from flax import nnx
 class MLP(nnx.Module):
     """Two hidden layers of 300 and 100 units: 266,610 weights on 28 x 28 images."""
 
-    def __init__(self, image_shape: tuple[int, ...], num_classes: int, *, rngs: nnx.Rngs):
-        """Makes the layers for images of this shape."""
-        self.dense1 = nnx.Linear(math.prod(image_shape), 300, rngs=rngs)
-        self.dense2 = nnx.Linear(300, 100, rngs=rngs)
-        self.head = nnx.Linear(100, num_classes, rngs=rngs)
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        rngs: nnx.Rngs,
+        width: float = 1.0,
+    ):
+        """Makes the layers for images of this shape, with ``width`` times the units, 2 or more."""
+        first, second = (max(2, round(width * n)) for n in (300, 100))
+        self.dense1 = nnx.Linear(math.prod(image_shape), first, rngs=rngs)
+        self.dense2 = nnx.Linear(first, second, rngs=rngs)
+        self.head = nnx.Linear(second, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, channels) to logits (batch, classes)."""

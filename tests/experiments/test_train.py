@@ -13,8 +13,8 @@ import pytest
 from experiments import data
 from experiments.checkpoint import Checkpoints, RunFolder
 from experiments.config import Config
+from experiments.health import DivergedError
 from experiments.methods.grda import Settings
-from experiments.train import DivergedError
 from grda_optax import grda, sparsity_report
 
 from ..grda_optax.trees import assert_same_bits
