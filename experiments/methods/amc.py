@@ -58,7 +58,7 @@ class Settings:
 def layer_features(shapes: Sequence[Shape]) -> np.ndarray:
     """Of every layer (layers, 5) its place, outputs, inputs, window and size, from 0 to 1."""
     rows = [
-        (i, shape[-1], math.prod(shape[-2:-1]), math.prod(shape[:-2]), math.prod(shape))
+        (i, math.prod(shape[-1:]), math.prod(shape[-2:-1]), math.prod(shape[:-2]), math.prod(shape))
         for i, shape in enumerate(shapes)
     ]
     table = np.array(rows, np.float32)

@@ -103,13 +103,14 @@ def test_the_truncated_normal_is_cut_and_not_clipped():
 
 
 def test_layer_features():
-    features = amc.layer_features([(3, 3, 1, 8), (72, 10), (10,)])
+    features = amc.layer_features([(3, 3, 1, 8), (72, 10), (10,), ()])
     np.testing.assert_allclose(
         features,
         [
             [0, 0.8, 1 / 72, 1, 72 / 720],
-            [1 / 2, 1, 1, 1 / 9, 1],
-            [1, 1, 1 / 72, 1 / 9, 10 / 720],
+            [1 / 3, 1, 1, 1 / 9, 1],
+            [2 / 3, 1, 1 / 72, 1 / 9, 10 / 720],
+            [1, 0.1, 1 / 72, 1 / 9, 1 / 720],
         ],
         rtol=1e-6,
     )

@@ -2,12 +2,14 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.config import Config
 from experiments.methods import _layers, amc, sensitivity
+from experiments.methods._prune_trained import network_scores
 
 from .conftest import exactly
 
@@ -64,6 +66,23 @@ def test_scores_are_those_of_the_network_pruned_so():
     np.testing.assert_array_equal(seen[0], jnp.array([[0, -0.5], [0.3, 0.5]]))
     np.testing.assert_array_equal(seen[1], network()["b"])
     np.testing.assert_array_equal(seen[2], jnp.array([[0, 0.5, 0], [0, 0, 7.0]]))
+
+
+def test_the_scores_of_a_network_are_those_of_evaluation(make_job, tmp_path):
+    job = make_job(tmp_path / "unused")
+    params, statistics = job.start()
+    flags = job.penalised(params)
+    examples = jax.tree.map(lambda x: jnp.asarray(x[-100:]), job.dataset.train)
+    scores = network_scores(job.model, params, statistics, flags, examples)
+    zeros = [5000, 0, 1000]  # the head goes as a whole
+    accuracy, loss = scores(zeros)
+    layers = _layers.penalised_leaves(params, flags)
+    keep = _layers.keep_largest_by_layer(layers, zeros)
+    pruned = _layers.replace_penalised(params, flags, _layers.apply_masks(layers, keep))
+    logits, _ = job.model.apply(pruned, statistics, examples.inputs, False)
+    assert accuracy == pytest.approx(np.mean(np.argmax(logits, -1) == examples.labels))
+    assert loss == pytest.approx(np.log(10), rel=1e-6)
+    assert scores([0, 0, 0])[1] != loss
 
 
 def three_layers():

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import reparameterisation
 from experiments.config import Config
+from experiments.interventions import Intervention
 from experiments.methods import l0, variational_dropout
 from experiments.methods import soft_threshold_reparameterisation as learned
 from experiments.reparameterisation import Reparameterisation, noise_key
@@ -243,6 +244,19 @@ def test_reparameterised_by_the_identity_nothing_changes(make_job, train, tmp_pa
         [row["loss"] for row in same.rows], [row["loss"] for row in plain.rows], rtol=1e-6
     )
     assert same.result["eval_accuracy"] == plain.result["eval_accuracy"]
+
+
+def test_interventions_are_refused_beside_a_reparameterisation(make_job, tmp_path):
+    """They change the params, which follow from the raw values."""
+    job = make_job(tmp_path / "run")
+    message = "interventions must be none where there is a reparameterisation, got 1."
+    with pytest.raises(ValueError, match=exactly(message)):
+        job.train(
+            optax.sgd(0.1),
+            interventions=[Intervention(0, lambda job, state: state)],
+            reparameterisation=identity(),
+        )
+    assert not (tmp_path / "run").exists()
 
 
 # Gates that close within the 33 steps of a short run.
