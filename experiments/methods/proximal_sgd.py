@@ -16,6 +16,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.checks import check_finite
@@ -55,7 +56,7 @@ def proximal_step(
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
         del params
-        return optax.ScaleByScheduleState(jax.numpy.zeros([], jax.numpy.int32))
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
 
     def update(
         updates: PyTree, state: optax.ScaleByScheduleState, params: PyTree = None
