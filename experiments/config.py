@@ -9,19 +9,28 @@ from typing import Any, Literal, get_args
 
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.acdc import Settings as ACDCSettings
+from experiments.methods.amc import Settings as AMCSettings
 from experiments.methods.dpf import Settings as DPFSettings
 from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grasp import Settings as GraSPSettings
 from experiments.methods.grda import Settings as GRDASettings
+from experiments.methods.l0 import Settings as L0Settings
+from experiments.methods.l1_subgradient import Settings as L1SubgradientSettings
+from experiments.methods.lc import Settings as LCSettings
 from experiments.methods.lottery import Settings as LotterySettings
 from experiments.methods.magnitude_v2 import Settings as MagnitudeV2Settings
 from experiments.methods.one_shot import Settings as OneShotSettings
+from experiments.methods.proximal_sgd import Settings as ProximalSGDSettings
 from experiments.methods.random_pruning import Settings as RandomPruningSettings
+from experiments.methods.rda import Settings as RDASettings
 from experiments.methods.recipe import Settings as RecipeSettings
 from experiments.methods.rigl import Settings as RigLSettings
+from experiments.methods.sensitivity import Settings as SensitivitySettings
 from experiments.methods.set import Settings as SETSettings
 from experiments.methods.snip import Settings as SNIPSettings
+from experiments.methods.soft_threshold_reparameterisation import Settings as STRSettings
 from experiments.methods.swa import Settings as SWASettings
+from experiments.methods.variational_dropout import Settings as VariationalDropoutSettings
 
 Dataset = Literal["digits", "fashion_mnist", "python_text"]
 ModelName = Literal[
@@ -44,6 +53,15 @@ MethodName = Literal[
     "dpf",
     "swa",
     "dense_narrow",
+    "l1_subgradient",
+    "proximal_sgd",
+    "rda",
+    "l0",
+    "str",
+    "variational_dropout",
+    "lc",
+    "amc",
+    "sensitivity",
 ]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
@@ -107,6 +125,26 @@ class Config:
     """Of the method `dpf` alone."""
     swa: SWASettings = dataclasses.field(default_factory=SWASettings)
     """Of the method `swa` alone."""
+    l1_subgradient: L1SubgradientSettings = dataclasses.field(default_factory=L1SubgradientSettings)
+    """Of the method `l1_subgradient` alone."""
+    proximal_sgd: ProximalSGDSettings = dataclasses.field(default_factory=ProximalSGDSettings)
+    """Of the method `proximal_sgd` alone."""
+    rda: RDASettings = dataclasses.field(default_factory=RDASettings)
+    """Of the method `rda` alone."""
+    l0: L0Settings = dataclasses.field(default_factory=L0Settings)
+    """Of the method `l0` alone."""
+    soft_threshold_reparameterisation: STRSettings = dataclasses.field(default_factory=STRSettings)
+    """Of the method `str` alone."""
+    variational_dropout: VariationalDropoutSettings = dataclasses.field(
+        default_factory=VariationalDropoutSettings
+    )
+    """Of the method `variational_dropout` alone."""
+    lc: LCSettings = dataclasses.field(default_factory=LCSettings)
+    """Of the method `lc` alone."""
+    amc: AMCSettings = dataclasses.field(default_factory=AMCSettings)
+    """Of the method `amc` alone."""
+    sensitivity: SensitivitySettings = dataclasses.field(default_factory=SensitivitySettings)
+    """Of the method `sensitivity` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None

@@ -1,13 +1,16 @@
 """The base optimizers and learning-rate schedules that a config can name."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import optax
 
-from experiments.config import Config
+if TYPE_CHECKING:  # the config holds the settings of methods that use these
+    from experiments.config import Config
 
 
-def learning_rate_schedule(config: Config, total_steps: int) -> optax.Schedule:
+def learning_rate_schedule(config: "Config", total_steps: int) -> optax.Schedule:
     """The learning rate of each step, from 0 to ``total_steps - 1``."""
     peak = config.learning_rate
     schedules: dict[str, Callable[[], optax.Schedule]] = {
@@ -20,8 +23,23 @@ def learning_rate_schedule(config: Config, total_steps: int) -> optax.Schedule:
     return schedules[config.schedule]()
 
 
+def same_schedule(config: "Config", peak: float, total_steps: int) -> optax.Schedule:
+    """A schedule of the config's shape with another peak, for what is trained beside weights."""
+    return learning_rate_schedule(dataclasses.replace(config, learning_rate=peak), total_steps)
+
+
+def long_run_rate(config: "Config", learning_rate: optax.Schedule) -> optax.Schedule:
+    r"""How far a constant gradient of 1 moves a weight in an update, in the long run.
+
+    With SGD's momentum :math:`\beta` that is :math:`\gamma_n / (1 - \beta)`, and
+    :math:`\gamma_n` else.
+    """
+    gain = 1 / (1 - config.momentum) if config.optimizer == "sgd" else 1.0
+    return lambda step: gain * learning_rate(step)
+
+
 def base_optimizer(
-    config: Config, learning_rate: optax.Schedule
+    config: "Config", learning_rate: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer that the config names."""
     decay = config.weight_decay

@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from experiments import averaging, data, models
+from experiments import averaging, data, models, reparameterisation
 from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
+from experiments.checks import check
 from experiments.config import Config, Runtime
 from experiments.health import diverged, fetch, healthy
 from experiments.interventions import Intervention, check_interventions, intervene
@@ -24,6 +25,7 @@ from experiments.log import Log, Row
 from experiments.models.axis import DEVICE_AXIS
 from experiments.optimizers import base_optimizer, learning_rate_schedule
 from experiments.parallel import DataParallel
+from experiments.reparameterisation import Reparameterisation, Reparameterised
 from experiments.result import summarise
 from grda_optax import sparsity_report
 
@@ -154,10 +156,13 @@ class Job:
         return new if self.config.init_from is None else trained_weights(self.config, like=new)
 
     def compiled_step(
-        self, tx: optax.GradientTransformationExtraArgs
+        self,
+        tx: optax.GradientTransformationExtraArgs,
+        weights_of: Reparameterisation | None = None,
     ) -> Callable[[PyTree, PyTree], PyTree]:
         """One update: (state, batch) to (state, metrics), in the memory of the state given."""
-        return self.parallel.wrap(functools.partial(_training_step, self, tx), donate=True)
+        step = functools.partial(_training_step, self, tx, weights_of)
+        return self.parallel.wrap(step, donate=True)
 
     def loss(
         self, params: PyTree, statistics: PyTree, batch: data.Split
@@ -170,12 +175,14 @@ class Job:
         tx: optax.GradientTransformationExtraArgs,
         *,
         interventions: Sequence[Intervention] = (),
+        reparameterisation: Reparameterisation | None = None,
     ) -> Trained:
         """Trains with ``tx`` to the end, or goes on from the folder's latest checkpoint.
 
         Interventions are for what no transformation can do, since it needs data or more gradients.
+        With a reparameterisation it is the raw values that ``tx`` moves.
         """
-        return _train(self, tx, interventions)
+        return _train(self, tx, interventions, reparameterisation)
 
     def average(
         self,
@@ -203,16 +210,30 @@ def _loss_and_statistics(
     return losses.mean(), statistics
 
 
+def _trained(state: State) -> tuple[PyTree, optax.OptState]:
+    """What the optimizer moves, the params or the raw values behind them, and its state."""
+    if isinstance(state.opt_state, Reparameterised):
+        return state.opt_state.raw, state.opt_state.opt_state
+    return state.params, state.opt_state
+
+
 def _training_step(
-    job: Job, tx: optax.GradientTransformationExtraArgs, state: State, batch: data.Split
+    job: Job,
+    tx: optax.GradientTransformationExtraArgs,
+    weights_of: Reparameterisation | None,
+    state: State,
+    batch: data.Split,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update on one device; gradients are averaged over all of them."""
     loss = functools.partial(_loss_and_statistics, job)
-    (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(
-        state.params, state.statistics, batch
-    )
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if weights_of is not None:
+        key = reparameterisation.noise_key(job.config.seed, state.step)
+        differentiate = reparameterisation.value_and_grad(weights_of, loss, key, state.step)
+    trained, opt_state = _trained(state)
+    (value, statistics), gradients = differentiate(trained, state.statistics, batch)
     value, gradients = jax.lax.pmean((value, gradients), DEVICE_AXIS)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    updates, opt_state = tx.update(gradients, opt_state, trained)
     metrics = {
         "loss": value,
         "gradient_norm": optax.tree.norm(gradients),
@@ -221,7 +242,10 @@ def _training_step(
     threshold = optax.tree.get(opt_state, "threshold", None)
     if isinstance(threshold, jax.Array):  # with one a leaf there is none to show
         metrics["threshold"] = threshold
-    params = optax.apply_updates(state.params, updates)
+    params = optax.apply_updates(trained, updates)
+    if weights_of is not None:
+        opt_state = Reparameterised(params, opt_state)
+        params = weights_of.weights(params, key, False)
     return State(state.step + 1, params, statistics, opt_state), metrics
 
 
@@ -242,13 +266,19 @@ def _evaluation_step(
 
 
 def _train(
-    job: Job, tx: optax.GradientTransformationExtraArgs, interventions: Sequence[Intervention]
+    job: Job,
+    tx: optax.GradientTransformationExtraArgs,
+    interventions: Sequence[Intervention],
+    weights_of: Reparameterisation | None,
 ) -> Trained:
     config, runtime, parallel = job.config, job.runtime, job.parallel
     train_split, scored_split = job.splits
     total = job.total_steps
     stop = min(total, runtime.stop_after or total)
     check_interventions(interventions, total)
+    if weights_of is not None:
+        count = len(interventions)
+        check(count == 0, "interventions", count, "none where there is a reparameterisation")
 
     folder = RunFolder(job.folder)
     folder.open(config)  # raises, and writes nothing, if it is another config's
@@ -256,13 +286,17 @@ def _train(
 
     # Copied, so that a transformation which keeps the params can be donated beside them.
     params, statistics = jax.tree.map(jnp.array, job.start())
-    state = State(jnp.zeros([], jnp.int32), params, statistics, jax.jit(tx.init)(params))
+    if weights_of is None:
+        opt_state = jax.jit(tx.init)(params)
+    else:
+        params, opt_state = reparameterisation.start(weights_of, tx, params, config.seed)
+    state = State(jnp.zeros([], jnp.int32), params, statistics, opt_state)
     if checkpoints.latest() is not None:
         state = checkpoints.restore(like=state)
     start = int(state.step)
     state = parallel.replicate(state)
 
-    step_fn = job.compiled_step(tx)
+    step_fn = job.compiled_step(tx, weights_of)
     score_fn = parallel.wrap(functools.partial(_evaluation_step, job))
     evaluation = [
         parallel.split(batch)
@@ -327,7 +361,7 @@ def _train(
             if saves:
                 kept = jax.tree.map(np.asarray, parallel.unreplicate(state))
                 # A weight can overflow in the very update whose loss was still a number.
-                if not all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params)):
+                if not all(np.isfinite(x).all() for x in jax.tree.leaves(_trained(kept)[0])):
                     raise diverged("a weight is not finite", rows[-1], checkpoints, folder)
                 checkpoints.save(done, kept)
         checkpoints.close()

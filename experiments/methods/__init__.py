@@ -5,22 +5,31 @@ from typing import TYPE_CHECKING
 
 from experiments.methods import (
     acdc,
+    amc,
     dense,
     dense_narrow,
     dpf,
     gmp,
     grasp,
     grda,
+    l0,
+    l1_subgradient,
+    lc,
     lottery,
     magnitude_v2,
     one_shot,
+    proximal_sgd,
     random_pruning,
+    rda,
     recipe,
     rigl,
+    sensitivity,
     snip,
     swa,
+    variational_dropout,
 )
 from experiments.methods import set as set_
+from experiments.methods import soft_threshold_reparameterisation as str_
 
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
@@ -42,4 +51,13 @@ METHODS: dict[str, Callable[["Job"], "Trained"]] = {
     "dpf": dpf.run,
     "swa": swa.run,
     "dense_narrow": dense_narrow.run,
+    "l1_subgradient": l1_subgradient.run,
+    "proximal_sgd": proximal_sgd.run,
+    "rda": rda.run,
+    "l0": l0.run,
+    "str": str_.run,
+    "variational_dropout": variational_dropout.run,
+    "lc": lc.run,
+    "amc": amc.run,
+    "sensitivity": sensitivity.run,
 }
