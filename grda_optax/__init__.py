@@ -28,12 +28,14 @@ Networks*, NeurIPS 2020).
 from ._dual_averaging import GRDAState as GRDAState
 from ._dual_averaging import dual_averaging as dual_averaging
 from ._grda import grda as grda
+from ._load import load_sparse as load_sparse
 from ._prox import ProximalOperator as ProximalOperator
 from ._prox import firm as firm
 from ._prox import firm_threshold as firm_threshold
 from ._prox import hard_threshold as hard_threshold
 from ._prox import soft_threshold as soft_threshold
 from ._recipe import prune_with as prune_with
+from ._save import save_sparse as save_sparse
 from ._sparsity import Count as Count
 from ._sparsity import SparsityReport as SparsityReport
 from ._sparsity import mask_overlap as mask_overlap
