@@ -26,7 +26,12 @@ def describe(
     name = layout.leaf_name(path) if path else "params"
     if node is None:
         return None
-    children, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    try:
+        children, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    except ValueError as error:
+        raise ValueError(
+            f"params must have dicts with keys that can be sorted, got {list(node)} at {name}."
+        ) from error
     if len(children) == 1 and children[0][0] == ():
         leaves.append(_leaf(node, name, narrow))
         return leaves[-1].record

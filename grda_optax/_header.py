@@ -34,7 +34,7 @@ def pack_header(tree: Any, tensors: dict[str, Tensor], size: int = 0) -> bytes:
     }
     text = to_json({"__metadata__": metadata, **entries}).encode()
     length = max(len(text) + -len(text) % 8, size - 8)
-    rest = text[len(START) + DIGITS :].ljust(length - len(START) - DIGITS)
+    rest = text[CHECKED:].ljust(length - CHECKED)
     return length.to_bytes(8, "little") + START + f"{zlib.crc32(rest):08x}".encode() + rest
 
 

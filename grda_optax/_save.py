@@ -142,7 +142,7 @@ def _write(file: BinaryIO, leaf: Leaf, start: int, deflate: bool) -> dict[str, T
     begin = file.tell() - start
     if sparse:
         stored: bytes | bytearray = mask
-        if deflate and len(packed := zlib.compress(stored, 9)) < len(stored):
+        if deflate and len(packed := zlib.compress(stored)) < len(stored):
             stored, leaf.record["encoding"] = packed, "deflate"
         file.write(stored)
         checksum = zlib.crc32(stored)
