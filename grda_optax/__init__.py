@@ -34,6 +34,7 @@ from ._directional import flat_projection as flat_projection
 from ._dual_averaging import GRDAState as GRDAState
 from ._dual_averaging import dual_averaging as dual_averaging
 from ._grda import grda as grda
+from ._load import load_sparse as load_sparse
 from ._prox import ProximalOperator as ProximalOperator
 from ._prox import firm as firm
 from ._prox import firm_threshold as firm_threshold
@@ -43,6 +44,7 @@ from ._prune import prune_smallest as prune_smallest
 from ._recipe import prune_with as prune_with
 from ._saliency import Saliency as Saliency
 from ._saliency import obd_saliency as obd_saliency
+from ._save import save_sparse as save_sparse
 from ._sequential import PruningState as PruningState
 from ._sequential import sequential_directional_prune as sequential_directional_prune
 from ._sparsity import Count as Count

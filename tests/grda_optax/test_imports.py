@@ -14,6 +14,7 @@ HEAVY = [
     "flax",
     "matplotlib",
     "orbax",
+    "safetensors",
     "tensorflow",
     "tensorflow_datasets",
     "torch",
