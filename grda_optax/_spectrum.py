@@ -328,6 +328,8 @@ def _two_passes(
         before, following = jax.tree.map(jnp.zeros_like, q), jnp.zeros([], dtype_of_sums(q))
         for _ in range(count):
             after, along, next_length = _three_term(widened(product(q)), q, before, following)
+            # A loop that runs ahead of the device would hold the vectors of all steps to come.
+            jax.block_until_ready(after)
             yield q, along, next_length
             before, q, following = q, after, next_length
 

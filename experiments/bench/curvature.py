@@ -1,5 +1,6 @@
 """What products with the Hessian cost beside gradients, and Lanczos beside its products."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def network(weights: int, examples: int) -> tuple[Callable[..., jax.Array], PyTr
     sizes = [INPUTS, width, width, CLASSES]
     params = [
         jnp.asarray(rng.normal(0, m**-0.5, (m, n)), jnp.float32)
-        for m, n in zip(sizes[:-1], sizes[1:], strict=True)
+        for m, n in itertools.pairwise(sizes)
     ]
     batch = (
         jnp.asarray(rng.normal(size=(examples, INPUTS)), jnp.float32),
