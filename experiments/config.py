@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
+from experiments.methods.directional import Settings as DirectionalSettings
 from experiments.methods.dpf import Settings as DPFSettings
 from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grasp import Settings as GraSPSettings
@@ -19,6 +20,8 @@ from experiments.methods.l1_subgradient import Settings as L1SubgradientSettings
 from experiments.methods.lc import Settings as LCSettings
 from experiments.methods.lottery import Settings as LotterySettings
 from experiments.methods.magnitude_v2 import Settings as MagnitudeV2Settings
+from experiments.methods.obd import Settings as OBDSettings
+from experiments.methods.obs import Settings as OBSSettings
 from experiments.methods.one_shot import Settings as OneShotSettings
 from experiments.methods.proximal_sgd import Settings as ProximalSGDSettings
 from experiments.methods.random_pruning import Settings as RandomPruningSettings
@@ -62,6 +65,9 @@ MethodName = Literal[
     "lc",
     "amc",
     "sensitivity",
+    "obd",
+    "obs",
+    "directional",
 ]
 OptimizerName = Literal["sgd", "adamw", "lion"]
 
@@ -145,6 +151,12 @@ class Config:
     """Of the method `amc` alone."""
     sensitivity: SensitivitySettings = dataclasses.field(default_factory=SensitivitySettings)
     """Of the method `sensitivity` alone."""
+    obd: OBDSettings = dataclasses.field(default_factory=OBDSettings)
+    """Of the method `obd` alone."""
+    obs: OBSSettings = dataclasses.field(default_factory=OBSSettings)
+    """Of the method `obs` alone."""
+    directional: DirectionalSettings = dataclasses.field(default_factory=DirectionalSettings)
+    """Of the method `directional` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None
