@@ -29,7 +29,7 @@ COSTS = {"obd": 80, "obs": 3, "directional": 125}
 
 @pytest.fixture
 def pruning(make_job, tmp_path, monkeypatch):
-    """``pruning(method)``: the job, and the intervention that prunes, before anything is trained."""
+    """``pruning(method)``: the job before anything is trained, and the intervention that prunes."""
 
     def find(method, **fields):
         found = {}
@@ -66,7 +66,8 @@ def test_the_masks_are_those_of_the_zeros_and_count_exactly(pruning, method):
     ):
         assert not np.signbit(w[w == 0]).any()
         if not flag:
-            assert keep.shape == () and keep
+            assert keep.shape == ()
+            assert keep
             continue
         assert (keep == (w != 0)).all()
         total, zeros = total + w.size, zeros + int((w == 0).sum())
