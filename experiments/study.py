@@ -17,6 +17,7 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -24,7 +25,9 @@ import tyro
 from rich.console import Console
 
 from experiments import data
+from experiments.analysis import ANALYSES
 from experiments.config import Config, Runtime
+from experiments.health import DivergedError
 from experiments.log import Row, read_rows
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
@@ -41,6 +44,31 @@ def rows_of(study: str) -> list[Row]:
     return read_rows(RESULTS / f"{study}.jsonl")
 
 
+def append(study: str, row: Row) -> None:
+    """Adds a finished run to a study."""
+    with (RESULTS / f"{study}.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def shown_rows(name: str) -> list[Row]:
+    """The rows that its pages are made of: with those that diverged only if it can show them."""
+    rows = rows_of(name)
+    if getattr(STUDIES[name], "DIVERGED", False):
+        return rows
+    return [row for row in rows if "diverged" not in row["result"]]
+
+
+def inputs(study: ModuleType) -> list[list[Row]]:
+    """The rows that a study's plan and its pages follow from, those of `NEEDS`."""
+    return [rows_of(name) for name in getattr(study, "NEEDS", ())]
+
+
+def planned(name: str) -> list[tuple[Config, str]]:
+    """The runs of a study, as far as they are known."""
+    runs: list[tuple[Config, str]] = STUDIES[name].runs(*inputs(STUDIES[name]))
+    return runs
+
+
 def run_one(config: Config, preset: str) -> Row:
     """Trains one config without leaving a folder, and returns its row."""
     with tempfile.TemporaryDirectory() as folder:
@@ -53,11 +81,14 @@ def run_one(config: Config, preset: str) -> Row:
             console=Console(quiet=True),
         )
         (method,) = config.method
-        trained = METHODS[method](job)
+        try:
+            result = METHODS[method](job).result
+        except DivergedError as error:  # which is an answer too, and not to be asked for again
+            result = {"diverged": True, "reason": str(error).partition(";")[0]}
     return {
         "config": config.to_json(),
         "command": command(config, preset),
-        "result": trained.result,
+        "result": result,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} core",
@@ -84,7 +115,7 @@ def run_study(name: str, workers: int, console: Console) -> None:
     """Trains what is missing of a study, appending each row as it comes."""
     study = STUDIES[name]
     done = [Config.from_json(row["config"]) for row in rows_of(name)]
-    missing = [(config, preset) for config, preset in study.runs() if config not in done]
+    missing = [(config, preset) for config, preset in planned(name) if config not in done]
     console.print(f"{name}: {len(done)} runs done, {len(missing)} to do.")
     if not missing:
         return
@@ -100,17 +131,22 @@ def run_study(name: str, workers: int, console: Console) -> None:
     ):
         futures = [pool.submit(run_one, config, preset) for config, preset in missing]
         for i, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            row = future.result()
+            row = getattr(study, "compact", dict)(future.result())
             file.write(json.dumps(row) + "\n")
             file.flush()
-            result = row["result"]
-            zeros = 1 - result["penalised"]["nnz"] / result["penalised"]["total"]
             console.print(
-                f"{i}/{len(missing)} {row['command']}: {result['eval_accuracy']:.2%}, "
-                f"{zeros:.2%} zeros, {result['seconds']:.0f} s",
+                f"{i}/{len(missing)} {row['command']}: {in_short(row['result'])}",
                 soft_wrap=True,
                 highlight=False,
             )
+
+
+def in_short(result: Row) -> str:
+    """A result in a line."""
+    if "diverged" in result:
+        return f"diverged: {result['reason']}"
+    zeros = 1 - result["penalised"]["nnz"] / result["penalised"]["total"]
+    return f"{result['eval_accuracy']:.2%}, {zeros:.2%} zeros, {result['seconds']:.0f} s"
 
 
 def render() -> None:
@@ -120,12 +156,19 @@ def render() -> None:
         "this file, each of which holds its config, seed, versions and command."
     ]
     for name, study in STUDIES.items():
-        rows = rows_of(name)
-        if rows:
-            parts.append(f"## {study.title}\n\n{study.render(rows, RESULTS)}")
-            planned = len(study.runs())
-            if len(rows) < planned:
-                parts.append(f"So far {len(rows)} of {planned} runs; the same command goes on.")
+        rows, shown = rows_of(name), shown_rows(name)
+        if shown:
+            page = study.render(shown, RESULTS, *inputs(study))
+            parts.append(f"## {study.title}\n\n{page}")
+            count = len(planned(name))
+            if len(rows) < count:
+                known = " that are known so far to be needed" if inputs(study) else ""
+                parts.append(
+                    f"So far {len(rows)} of {count} runs{known}; the same command goes on."
+                )
+            if len(shown) < len(rows):
+                parts.append(f"{len(rows) - len(shown)} runs diverged, and are left out.")
+    parts += [f"## {x.title}\n\n{x.render(RESULTS)}" for x in ANALYSES.values()]
     (RESULTS / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -137,7 +180,7 @@ def write_readme(readme: Path) -> None:
     parts = [
         study.summary(rows)
         for name, study in STUDIES.items()
-        if hasattr(study, "summary") and (rows := rows_of(name))
+        if hasattr(study, "summary") and (rows := shown_rows(name))
     ]
     readme.write_text(before + begin + "\n" + "\n\n".join(parts) + "\n\n" + end + after)
 
