@@ -148,7 +148,9 @@ def render(
         "of a batch and memory in the state of the optimizer, both at 95 % and relative to the "
         "dense network under momentum SGD; a product with the Hessian counts as two gradients, and "
         "passes without a gradient (AMC, greedy sensitivity) as none. The last column is the "
-        "difference to GMP at 95 %, paired by seed.",
+        "difference to GMP at 95 %, paired by seed. In the figures GMP, the recipe and the best of "
+        "the others are in colour, with their intervals; brackets hold the last accuracy of those "
+        "that lie below the axes, and open circles are the runs of a sweep.",
     ]
     for network in NETWORKS:
         results = Results(rows, network.base.model)

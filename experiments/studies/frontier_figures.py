@@ -12,7 +12,7 @@ from experiments.plotting import plt
 from experiments.studies import tables
 from experiments.studies.contenders import CONTENDERS
 from experiments.studies.frontier_cells import Results
-from experiments.studies.labels import Style, label, styles
+from experiments.studies.labels import GREY, Style, label, styles
 
 CAPTIONS = {
     "sparsity": "Accuracy against sparsity",
@@ -100,12 +100,13 @@ def _curve(
     """One contender, with the runs of a sweep as points of their own."""
     x = [place(s) for s, _ in cells]
     y = [score.mean for _, score in cells]
-    half = [0.0 if math.isnan(score.interval) else score.interval for _, score in cells]
+    # Of those in grey the table has the intervals; here they would hide one another.
+    half = [score.interval if style.stands_out else 0.0 for _, score in cells]
     order = 3 if style.stands_out else 1
     axes.errorbar(
         x,
         y,
-        yerr=half,
+        yerr=np.nan_to_num(half),
         color=style.color,
         marker=style.marker,
         markersize=4.5 if style.stands_out else 2.5,
@@ -121,11 +122,11 @@ def _curve(
         axes.scatter(
             [place(s) for s, _ in points],
             [accuracy for _, accuracy in points],
-            s=9,
+            s=9 if style.stands_out else 5,
             facecolors="none",
             edgecolors=style.color,
-            linewidths=0.6,
-            alpha=0.8,
+            linewidths=0.6 if style.stands_out else 0.4,
+            alpha=0.7,
             zorder=order,
         )
 
@@ -144,7 +145,7 @@ def accuracy_by_cost(
         return False
     styled = styles(list(points), results.ranking(sparsities))
     fig, axes = plt.subplots(figsize=(WIDTH, 4.6))
-    fig.subplots_adjust(left=0.31, right=0.78, top=0.975, bottom=0.1)
+    fig.subplots_adjust(left=0.34, right=0.82, top=0.975, bottom=0.1)
     for name, (cost, accuracy) in points.items():
         style, score = styled[name], results.score(name, read_at)
         axes.errorbar(
@@ -174,9 +175,12 @@ def accuracy_by_cost(
     axes.set_ylabel(f"test accuracy at {100 * read_at:.0f} % (%)")
     finish(axes)
     axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", left=False, pad=92)
+    axes.tick_params(axis="y", left=False, pad=118)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
+    bottom = axes.get_ylim()[0]
+    below = [cost for cost, accuracy in points.values() if accuracy < bottom]
+    axes.scatter(below, [bottom] * len(below), marker="v", s=16, color=GREY, clip_on=False)
     for side in ("left", "right"):
         names = [name for name, (cost, _) in points.items() if (cost < 1.1) == (side == "left")]
         label(
@@ -217,9 +221,10 @@ def layers(results: Results, sparsities: Sequence[float], read_at: float, path: 
     names = list(next(iter(kept.values())))
     values = np.array([[of[leaf] for leaf in names] for of in kept.values()])
     fig, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.19 * len(kept)), layout="constrained")
-    image = axes.imshow(
-        np.maximum(values, 0.1), aspect="auto", cmap="cividis", norm=LogNorm(0.1, 100)
-    )
+    values = np.maximum(values, 0.1)
+    low, high = float(values.min()), max(float(values.max()), 2 * float(values.min()))
+    norm = LogNorm(low, high)
+    image = axes.imshow(values, aspect="auto", cmap="cividis", norm=norm)
     for (i, j), value in np.ndenumerate(values):
         axes.text(
             j,
@@ -228,7 +233,7 @@ def layers(results: Results, sparsities: Sequence[float], read_at: float, path: 
             ha="center",
             va="center",
             fontsize=6.5,
-            color="white" if value < 8 else "black",
+            color="white" if norm(value) < 0.5 else "black",
         )
     axes.set_xticks(
         range(len(names)),
@@ -241,7 +246,9 @@ def layers(results: Results, sparsities: Sequence[float], read_at: float, path: 
     axes.spines[:].set_visible(False)
     bar = fig.colorbar(image, ax=axes, pad=0.02, aspect=30)
     bar.set_label("weights that are left (%)", fontsize=7.5)
-    bar.set_ticks([0.1, 1, 10, 100], labels=["0.1", "1", "10", "100"], fontsize=7)
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= t <= high]
+    bar.set_ticks(ticks, labels=[f"{t:g}" for t in ticks], fontsize=7)
+    bar.minorticks_off()
     bar.outline.set_visible(False)
     fig.savefig(path, dpi=DPI)
     plt.close(fig)

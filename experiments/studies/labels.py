@@ -83,7 +83,7 @@ def label(
 
     Args:
         axes: with its final limits.
-        points: in data coordinates; what lies below the axes is pointed at on their edge.
+        points: in data coordinates; of what lies outside the axes there is the name alone.
         texts: of the labels.
         styled: their colours.
         side: of the axes, `left` or `right`.
@@ -92,14 +92,13 @@ def label(
     height = axes.get_window_extent().height / axes.figure.dpi * 72
     low, high = axes.get_ylim()
     gap = 1.18 * size / height * (high - low)
-    wanted = [min(max(y, low), high) for _, y in points]
     start = 1.06 if side == "right" else -0.06
     blended = axes.get_yaxis_transform()
-    places = spread_out(wanted, gap, low, high)
-    for (x, _), y, place, text, style in zip(points, wanted, places, texts, styled, strict=True):
+    places = spread_out([y for _, y in points], gap, low, high)
+    for (x, y), place, text, style in zip(points, places, texts, styled, strict=True):
         axes.annotate(
             text,
-            xy=(x, y),
+            xy=(x, min(max(y, low), high)),
             xycoords="data",
             xytext=(start, place),
             textcoords=blended,
@@ -112,7 +111,7 @@ def label(
             arrowprops={
                 "arrowstyle": "-",
                 "color": style.color,
-                "linewidth": 0.4,
+                "linewidth": 0.4 if low <= y <= high else 0,
                 "alpha": 0.7,
                 "shrinkA": 1,
                 "shrinkB": 2,
