@@ -1,7 +1,9 @@
 """Settings that belong together, each under a name: one file a preset, one line in PRESETS."""
 
+from pathlib import Path
 from types import ModuleType
 
+from experiments.config import Config, Runtime
 from experiments.configs import (
     char_transformer,
     digits,
@@ -19,3 +21,15 @@ PRESETS: dict[str, ModuleType] = {
     "fashion_mnist_recipe": fashion_mnist_recipe,
     "fashion_mnist_cnn_recipe": fashion_mnist_cnn_recipe,
 }
+
+
+def default_name(preset: str, config: Config) -> str:
+    """The folder of a run that was given no name: the preset, and what differs from it."""
+    fingerprint = config.fingerprint(PRESETS[preset].CONFIG)
+    return f"{preset}-{fingerprint}" if fingerprint else preset
+
+
+def folder_of(config: Config, preset: str) -> Path:
+    """Where the command of one method leaves its run, and others find it that start from it."""
+    (method,) = config.method
+    return Runtime().runs_dir / default_name(preset, config) / method
