@@ -69,7 +69,7 @@ MethodName = Literal[
     "obs",
     "directional",
 ]
-OptimizerName = Literal["sgd", "adamw", "lion"]
+OptimizerName = Literal["sgd", "adamw", "lion", "muon"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Config:
     """The methods to run and to compare, from the same start and with the same batches."""
     epochs: int = 30
     """Passes over the training set."""
+    steps: int | None = None
+    """Updates in the whole run; by default as many as there are in `epochs`."""
     batch_size: int = 128
     """Examples an update, over all devices together."""
     optimizer: OptimizerName = "sgd"
@@ -97,12 +99,12 @@ class Config:
     momentum: float = 0.0
     """The momentum of SGD and of gRDA, from 0 (none) to below 1."""
     weight_decay: float = 0.0
-    """The weight decay: coupled with SGD and gRDA, decoupled with AdamW and Lion."""
+    """The weight decay: coupled with SGD and gRDA, decoupled with the others."""
     penalise: Literal["kernels", "all"] = "kernels"
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
     """The fraction of zeros that is asked for, of every method that can be told one (`grda` has c
-    and mu instead); `dense_narrow` leaves out as many weights."""
+    and mu instead, but for c = None); `dense_narrow` leaves out as many weights."""
     grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
     """Of the method `grda` alone."""
     recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
@@ -180,6 +182,8 @@ class Config:
             if dataclasses.is_dataclass(field.type):
                 getattr(self, field.name).validate()
         check_integer("epochs", self.epochs, 1)
+        if self.steps is not None:
+            check_integer("steps", self.steps, 1)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("seed", self.seed, 0)
         check_finite("learning_rate", self.learning_rate)

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from experiments import study
-from experiments.log import Row
+from experiments.log import Row, append_row
 from experiments.studies.contenders import CONTENDERS
 from experiments.studies.frontier import MLP, READ_AT, SEEDS
 from experiments.studies.frontier_cells import Results
@@ -60,7 +60,7 @@ def time(console: Console) -> None:
         config = config_of(row)
         if config not in done:
             again = compact(study.run_one(config, MLP.preset))
-            study.append(TIME, again)
+            append_row(study.RESULTS / f"{TIME}.jsonl", again)
             console.print(f"{again['command']}: {study.in_short(again['result'])}", soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -96,15 +97,25 @@ class Log:
             )
 
 
+def append_row(path: Path, row: Row) -> None:
+    """Adds a row to a file of rows; a last line that a killed run has cut off is ended before."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(row).encode() + b"\n")
+
+
 def read_rows(path: Path, until: int | None = None) -> list[Row]:
-    """The rows of a metrics.jsonl up to a step; a last line that was cut off is left out."""
+    """The rows of a file, such as metrics.jsonl up to a step; lines cut off are left out."""
     rows: list[Row] = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
-                break
+                continue
             if until is None or row["step"] <= until:
                 rows.append(row)
     return rows
