@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
+from experiments.methods.directional import Settings as DirectionalSettings
 from experiments.methods.dpf import Settings as DPFSettings
 from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grasp import Settings as GraSPSettings
@@ -19,6 +20,8 @@ from experiments.methods.l1_subgradient import Settings as L1SubgradientSettings
 from experiments.methods.lc import Settings as LCSettings
 from experiments.methods.lottery import Settings as LotterySettings
 from experiments.methods.magnitude_v2 import Settings as MagnitudeV2Settings
+from experiments.methods.obd import Settings as OBDSettings
+from experiments.methods.obs import Settings as OBSSettings
 from experiments.methods.one_shot import Settings as OneShotSettings
 from experiments.methods.proximal_sgd import Settings as ProximalSGDSettings
 from experiments.methods.random_pruning import Settings as RandomPruningSettings
@@ -62,8 +65,11 @@ MethodName = Literal[
     "lc",
     "amc",
     "sensitivity",
+    "obd",
+    "obs",
+    "directional",
 ]
-OptimizerName = Literal["sgd", "adamw", "lion"]
+OptimizerName = Literal["sgd", "adamw", "lion", "muon"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,8 @@ class Config:
     """The methods to run and to compare, from the same start and with the same batches."""
     epochs: int = 30
     """Passes over the training set."""
+    steps: int | None = None
+    """Updates in the whole run; by default as many as there are in `epochs`."""
     batch_size: int = 128
     """Examples an update, over all devices together."""
     optimizer: OptimizerName = "sgd"
@@ -91,12 +99,12 @@ class Config:
     momentum: float = 0.0
     """The momentum of SGD and of gRDA, from 0 (none) to below 1."""
     weight_decay: float = 0.0
-    """The weight decay: coupled with SGD and gRDA, decoupled with AdamW and Lion."""
+    """The weight decay: coupled with SGD and gRDA, decoupled with the others."""
     penalise: Literal["kernels", "all"] = "kernels"
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
     """The fraction of zeros that is asked for, of every method that can be told one (`grda` has c
-    and mu instead); `dense_narrow` leaves out as many weights."""
+    and mu instead, but for c = None); `dense_narrow` leaves out as many weights."""
     grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
     """Of the method `grda` alone."""
     recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
@@ -145,6 +153,12 @@ class Config:
     """Of the method `amc` alone."""
     sensitivity: SensitivitySettings = dataclasses.field(default_factory=SensitivitySettings)
     """Of the method `sensitivity` alone."""
+    obd: OBDSettings = dataclasses.field(default_factory=OBDSettings)
+    """Of the method `obd` alone."""
+    obs: OBSSettings = dataclasses.field(default_factory=OBSSettings)
+    """Of the method `obs` alone."""
+    directional: DirectionalSettings = dataclasses.field(default_factory=DirectionalSettings)
+    """Of the method `directional` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None
@@ -168,6 +182,8 @@ class Config:
             if dataclasses.is_dataclass(field.type):
                 getattr(self, field.name).validate()
         check_integer("epochs", self.epochs, 1)
+        if self.steps is not None:
+            check_integer("steps", self.steps, 1)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("seed", self.seed, 0)
         check_finite("learning_rate", self.learning_rate)

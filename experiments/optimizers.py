@@ -50,5 +50,9 @@ def base_optimizer(
         ),
         "adamw": lambda: optax.adamw(learning_rate, weight_decay=decay),
         "lion": lambda: optax.lion(learning_rate, weight_decay=decay),
+        # Updates of matrices are orthogonalised, the other leaves follow AdamW at the same rate.
+        "muon": lambda: optax.contrib.muon(
+            learning_rate, weight_decay=decay, adam_weight_decay=decay
+        ),
     }
     return optimizers[config.optimizer]()

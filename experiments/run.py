@@ -15,7 +15,7 @@ from rich.console import Console
 
 from experiments import checkpoint, data, report
 from experiments.config import Config, Runtime
-from experiments.configs import PRESETS
+from experiments.configs import PRESETS, default_name
 from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
@@ -44,10 +44,7 @@ def run(preset: str, config: Config, runtime: Runtime, console: Console) -> Path
     """
     devices = use_devices(runtime.devices)
     dataset = data.load(config.dataset, runtime.data_dir)
-    name = runtime.name or "-".join(
-        part for part in (preset, config.fingerprint(PRESETS[preset].CONFIG)) if part
-    )
-    folder = runtime.runs_dir / name
+    folder = runtime.runs_dir / (runtime.name or default_name(preset, config))
     jobs: dict[str, Job] = {}
     for method in config.method:
         jobs[method] = Job(

@@ -8,24 +8,30 @@ these rows alone, with `--render-only` without training anything.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import multiprocessing
 import os
 import platform
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import tyro
 from rich.console import Console
 
 from experiments import data
+from experiments.analysis import ANALYSES
+from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
-from experiments.log import Row, read_rows
+from experiments.configs import command as command
+from experiments.configs import folder_of as folder_of
+from experiments.health import DivergedError
+from experiments.log import Row, append_row, read_rows
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
 from experiments.studies import STUDIES
@@ -41,38 +47,99 @@ def rows_of(study: str) -> list[Row]:
     return read_rows(RESULTS / f"{study}.jsonl")
 
 
-def run_one(config: Config, preset: str) -> Row:
-    """Trains one config without leaving a folder, and returns its row."""
-    with tempfile.TemporaryDirectory() as folder:
+def shown_rows(name: str) -> list[Row]:
+    """The rows that its pages are made of: with those that diverged only if it can show them."""
+    rows = rows_of(name)
+    if getattr(STUDIES[name], "DIVERGED", False):
+        return rows
+    return [row for row in rows if "diverged" not in row["result"]]
+
+
+def inputs(study: ModuleType) -> list[list[Row]]:
+    """The rows that a study's plan and its pages follow from, those of `NEEDS`."""
+    return [rows_of(name) for name in getattr(study, "NEEDS", ())]
+
+
+def planned(name: str) -> list[tuple[Config, str]]:
+    """The runs of a study, as far as they are known."""
+    runs: list[tuple[Config, str]] = STUDIES[name].runs(*inputs(STUDIES[name]))
+    return runs
+
+
+def run_one(
+    config: Config, preset: str, folder: Path | None = None, *, epochs: bool = False
+) -> Row:
+    """Trains one config and returns its row.
+
+    Args:
+        config: with one method.
+        preset: that its command line starts from.
+        folder: of the run, which stays; by default none is left.
+        epochs: whether the row says how the run got there, epoch by epoch.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
         job = Job(
             config=config,
             runtime=Runtime(progress=False, log_every=200, checkpoint_every=10**9),
             dataset=data.load(config.dataset),
             parallel=DataParallel("mesh", use_devices(1)),
-            folder=Path(folder) / "run",
+            folder=folder or Path(temporary) / "run",
             console=Console(quiet=True),
         )
         (method,) = config.method
-        trained = METHODS[method](job)
+        rows: list[Row] = []
+        try:
+            _, _, rows, result = METHODS[method](job)
+        except DivergedError as error:  # which is an answer too, and not to be asked for again
+            result = {"diverged": True, "reason": str(error).partition(";")[0]}
     return {
         "config": config.to_json(),
         "command": command(config, preset),
-        "result": trained.result,
+        "result": result,
+        **({"epochs": epochs_of(rows)} if epochs else {}),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} core",
     }
 
 
-def command(config: Config, preset: str) -> str:
-    """The command line that repeats a run."""
-    from experiments.configs import PRESETS
+def epochs_of(rows: list[Row]) -> dict[str, list[float]]:
+    """Where the sparsity and the accuracy were after each epoch, from the rows of a run."""
+    scored = [row for row in rows if "eval_accuracy" in row]
+    return {
+        "step": [row["step"] for row in scored],
+        "sparsity": [round(row["sparsity_penalised"], 6) for row in scored],
+        "accuracy": [round(row["eval_accuracy"], 6) for row in scored],
+    }
 
-    parts = ["python -m experiments.run", preset]
-    for name, (value, _) in config.differences(PRESETS[preset].CONFIG).items():
-        shown = " ".join(map(str, value)) if isinstance(value, list) else value
-        parts.append(f"--{name.replace('_', '-')} {shown}")
-    return " ".join(parts)
+
+class Planned(NamedTuple):
+    """A run that is to be trained."""
+
+    config: Config
+    preset: str
+    folder: Path | None
+    """Where it stays, for those that start from it."""
+    new: bool
+    """Whether its row is missing."""
+
+
+def plan(runs: list[tuple[Config, str]], done: list[Config]) -> tuple[list[Planned], list[Planned]]:
+    """What there is to train first, and then what starts from it.
+
+    A run that others start from is trained again where its row is there and its folder is not.
+    """
+    missing = [(config, preset) for config, preset in runs if config not in done]
+    wanted = {config.init_from for config, _ in missing} - {None}
+    first, second = [], []
+    for config, preset in runs:
+        folder = folder_of(config, preset)
+        source, new = str(folder) in wanted, config not in done
+        if config.init_from is not None:
+            second += [Planned(config, preset, None, new)] if new else []
+        elif new or (source and not RunFolder(folder).result.exists()):
+            first.append(Planned(config, preset, folder if source else None, new))
+    return first, second
 
 
 def _pin(cores: Any) -> None:
@@ -84,33 +151,54 @@ def run_study(name: str, workers: int, console: Console) -> None:
     """Trains what is missing of a study, appending each row as it comes."""
     study = STUDIES[name]
     done = [Config.from_json(row["config"]) for row in rows_of(name)]
-    missing = [(config, preset) for config, preset in study.runs() if config not in done]
+    waves = plan(planned(name), done)
+    missing = [run for wave in waves for run in wave]
     console.print(f"{name}: {len(done)} runs done, {len(missing)} to do.")
     if not missing:
         return
-    for dataset in {config.dataset for config, _ in missing}:
+    for dataset in {run.config.dataset for run in missing}:
         data.load(dataset)  # prepared once, not by every worker
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
     for core in sorted(os.sched_getaffinity(0))[:workers]:
         cores.put(core)
+    epochs = getattr(study, "EPOCHS", False)
+    finished = 0
+    failed: list[BaseException] = []
     with (
         concurrent.futures.ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool,
-        (RESULTS / f"{name}.jsonl").open("a") as file,
+        contextlib.ExitStack() as stack,
     ):
-        futures = [pool.submit(run_one, config, preset) for config, preset in missing]
-        for i, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            row = future.result()
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            result = row["result"]
-            zeros = 1 - result["penalised"]["nnz"] / result["penalised"]["total"]
-            console.print(
-                f"{i}/{len(missing)} {row['command']}: {result['eval_accuracy']:.2%}, "
-                f"{zeros:.2%} zeros, {result['seconds']:.0f} s",
-                soft_wrap=True,
-                highlight=False,
-            )
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # after ^C begin no more
+        for wave in waves:
+            futures = {
+                pool.submit(run_one, x.config, x.preset, x.folder, epochs=epochs): x.new
+                for x in wave
+            }
+            for future in concurrent.futures.as_completed(futures):
+                finished += 1
+                if error := future.exception():  # which does not stop the others
+                    console.print(f"{finished}/{len(missing)} failed: {error}", soft_wrap=True)
+                    failed.append(error)
+                    continue
+                row = getattr(study, "compact", dict)(future.result())
+                if futures[future]:
+                    append_row(RESULTS / f"{name}.jsonl", row)
+                console.print(
+                    f"{finished}/{len(missing)} {row['command']}: {in_short(row['result'])}",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+    if failed:
+        raise failed[0]
+
+
+def in_short(result: Row) -> str:
+    """A result in a line."""
+    if "diverged" in result:
+        return f"diverged: {result['reason']}"
+    zeros = 1 - result["penalised"]["nnz"] / result["penalised"]["total"]
+    return f"{result['eval_accuracy']:.2%}, {zeros:.2%} zeros, {result['seconds']:.0f} s"
 
 
 def render() -> None:
@@ -120,12 +208,19 @@ def render() -> None:
         "this file, each of which holds its config, seed, versions and command."
     ]
     for name, study in STUDIES.items():
-        rows = rows_of(name)
-        if rows:
-            parts.append(f"## {study.title}\n\n{study.render(rows, RESULTS)}")
-            planned = len(study.runs())
-            if len(rows) < planned:
-                parts.append(f"So far {len(rows)} of {planned} runs; the same command goes on.")
+        rows, shown = rows_of(name), shown_rows(name)
+        if shown:
+            page = study.render(shown, RESULTS, *inputs(study))
+            parts.append(f"## {study.title}\n\n{page}")
+            count = len(planned(name))
+            if len(rows) < count:
+                known = " that are known so far to be needed" if inputs(study) else ""
+                parts.append(
+                    f"So far {len(rows)} of {count} runs{known}; the same command goes on."
+                )
+            if len(shown) < len(rows):
+                parts.append(f"{len(rows) - len(shown)} runs diverged, and are left out.")
+    parts += [f"## {x.title}\n\n{x.render(RESULTS)}" for x in ANALYSES.values()]
     (RESULTS / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -137,7 +232,7 @@ def write_readme(readme: Path) -> None:
     parts = [
         study.summary(rows)
         for name, study in STUDIES.items()
-        if hasattr(study, "summary") and (rows := rows_of(name))
+        if hasattr(study, "summary") and (rows := shown_rows(name))
     ]
     readme.write_text(before + begin + "\n" + "\n\n".join(parts) + "\n\n" + end + after)
 

@@ -105,7 +105,7 @@ class Job:
     @functools.cached_property
     def total_steps(self) -> int:
         """Updates in the whole run."""
-        return self.config.epochs * self.steps_per_epoch
+        return self.config.steps or self.config.epochs * self.steps_per_epoch
 
     @functools.cached_property
     def learning_rate(self) -> optax.Schedule:

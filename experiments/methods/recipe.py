@@ -3,8 +3,11 @@
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
+import jax
+import jax.numpy as jnp
+
 from experiments.checks import check, check_finite
-from grda_optax import prune_with
+from grda_optax import prune_with, soft_threshold
 
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
@@ -18,8 +21,8 @@ class Settings:
     """The fraction of training after which the sparsity is reached."""
     freeze_at: float | None = None
     """The fraction of training after which the zeros stay."""
-    prox: Literal["soft", "firm", "hard"] | None = None
-    """How the accumulator is read out."""
+    prox: Literal["soft", "firm", "hard", "steep"] | None = None
+    """How the accumulator is read out; `steep` is 1.5 times soft, a control."""
     ratio: float | None = None
     """Of the firm threshold, above 1."""
     leak: float | None = None
@@ -36,9 +39,22 @@ class Settings:
                 check(value <= 1, f"recipe.{name}", value, "at most 1")
 
 
+def steep_threshold(x: jax.Array, threshold: jax.Array) -> jax.Array:
+    r"""The slope of the firm threshold of ratio 3 near zero, without its end, as a control.
+
+    .. math:: w = \tfrac32 S_h(v) \text{ where } h > 0, \text{ else } v,
+
+    with the soft threshold :math:`S_h`. With :math:`h = 0` it is the identity, as every operator
+    is; so at the first :math:`h > 0` the penalised weights grow by a half at once.
+    """
+    return jnp.where(threshold > 0, 1.5 * soft_threshold(x, threshold), x)
+
+
 def run(job: "Job") -> "Trained":
     """Trains once; ends with the sparsity of the config."""
     given = {k: v for k, v in dataclasses.asdict(job.config.recipe).items() if v is not None}
+    if given.get("prox") == "steep":
+        given["prox"] = steep_threshold
     tx = prune_with(
         job.base_optimizer(),
         job.config.sparsity,

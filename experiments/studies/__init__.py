@@ -2,10 +2,34 @@
 
 from types import ModuleType
 
-from experiments.studies import fashion_mnist_paper, recipe_fashion_mnist, recipe_tuning
+from experiments.studies import (
+    asked_and_got,
+    fashion_mnist_paper,
+    frontier,
+    frontier_tuning,
+    recipe_controls,
+    recipe_fashion_mnist,
+    recipe_pretrained,
+    recipe_pretrained_tuning,
+    recipe_small,
+    recipe_transformer,
+    recipe_tuning,
+    settling,
+    suggest_c_error,
+)
 
 STUDIES: dict[str, ModuleType] = {
     "fashion_mnist_paper": fashion_mnist_paper,
+    "settling": settling,
+    "suggest_c_error": suggest_c_error,
+    "asked_and_got": asked_and_got,
     "recipe_fashion_mnist": recipe_fashion_mnist,
     "recipe_tuning": recipe_tuning,
+    "recipe_controls": recipe_controls,
+    "recipe_small": recipe_small,
+    "recipe_pretrained": recipe_pretrained,
+    "recipe_pretrained_tuning": recipe_pretrained_tuning,
+    "recipe_transformer": recipe_transformer,
+    "frontier_tuning": frontier_tuning,
+    "frontier": frontier,
 }

@@ -11,7 +11,8 @@ from experiments.configs import fashion_mnist_cnn_recipe, fashion_mnist_recipe
 from experiments.log import Row
 from experiments.methods import gmp, recipe
 from experiments.plotting import COLORS, plt
-from experiments.studies import tables
+from experiments.studies import pairs, tables
+from experiments.studies.pairs import Pair
 
 title = "The recipe against gradual magnitude pruning, Fashion-MNIST"
 
@@ -50,62 +51,35 @@ def runs() -> list[tuple[Config, str]]:
     return planned
 
 
-class Cell:
-    """One network at one sparsity: both methods, seed by seed."""
-
-    def __init__(self, rows: list[Row]):
-        """Takes the rows of both methods, and keeps the seeds that both have."""
-        by = {
-            (row["config"]["method"][0], row["config"]["seed"]): tables.accuracy(row)
-            for row in rows
-        }
-        self.seeds = sorted(s for m, s in by if m == "gmp" and ("recipe", s) in by)
-        self.scores = {m: tables.spread(by[m, s] for s in self.seeds) for m in NAMES}
-        self.gain = tables.spread(by["recipe", s] - by["gmp", s] for s in self.seeds)
-
-
-def cells(rows: list[Row]) -> dict[str, dict[float, Cell]]:
+def cells(rows: list[Row]) -> dict[str, dict[float, Pair]]:
     """By preset and sparsity, where both methods have run."""
-    found: dict[str, dict[float, Cell]] = {}
+    found: dict[str, dict[float, Pair]] = {}
     for preset, (base, _) in NETWORKS.items():
         found[preset] = {}
         for sparsity in SPARSITIES:
-            mine = [
-                row
-                for row in rows
-                if row["config"]["model"] == base.model and row["config"]["sparsity"] == sparsity
-            ]
-            cell = Cell(mine)
-            if cell.seeds:
-                found[preset][sparsity] = cell
+            scores: dict[str, dict[int, float]] = {method: {} for method in ["dense", *NAMES]}
+            for row in rows:
+                config = row["config"]
+                if config["model"] == base.model and config["sparsity"] == sparsity:
+                    scores[config["method"][0]][config["seed"]] = tables.accuracy(row)
+            pair = Pair(scores["gmp"], scores["recipe"])
+            if pair.seeds:
+                found[preset][sparsity] = pair
     return found
 
 
 def table(rows: list[Row]) -> str:
     """Every cell with its paired gain."""
-    lines = []
-    for preset, by_sparsity in cells(rows).items():
-        base, _ = NETWORKS[preset]
-        for sparsity, cell in by_sparsity.items():
-            lines.append(
-                [
-                    f"{base.model}, {base.epochs} epochs",
-                    f"{100 * sparsity:.0f}",
-                    tables.plus_minus(cell.scores["gmp"]),
-                    tables.plus_minus(cell.scores["recipe"]),
-                    f"{cell.gain.mean:+.2f} ± {cell.gain.interval:.2f}",
-                    f"{len(cell.seeds)}",
-                ]
-            )
-    header = [
-        "network",
-        "zeros (%)",
-        "magnitude (%)",
-        "recipe (%)",
-        "gain (95 % interval)",
-        "seeds",
-    ]
-    return tables.markdown(header, lines)
+    named: dict[tuple[str, ...], Pair] = {
+        (_name(NETWORKS[preset][0]), f"{100 * sparsity:.0f}"): pair
+        for preset, by_sparsity in cells(rows).items()
+        for sparsity, pair in by_sparsity.items()
+    }
+    return pairs.table(("network", "zeros (%)"), named)
+
+
+def _name(base: Config) -> str:
+    return f"{base.model}, {base.epochs} epochs"
 
 
 def _dense(rows: list[Row], model: str) -> tables.Spread:
@@ -129,11 +103,10 @@ def summary(rows: list[Row]) -> str:
 
 def render(rows: list[Row], folder: Path) -> str:
     """The table, the wins and losses in words, and the figure."""
-    found = [cell for by in cells(rows).values() for cell in by.values()]
-    better = sum(cell.gain.mean - cell.gain.interval > 0 for cell in found)
-    worse = sum(cell.gain.mean + cell.gain.interval < 0 for cell in found)
+    found = [pair for by in cells(rows).values() for pair in by.values()]
     asked = [row for row in rows if row["config"]["method"] == ["recipe"]]
-    missed = max(abs(tables.sparsity(row) - 100 * row["config"]["sparsity"]) for row in asked)
+    misses = [abs(tables.sparsity(row) - 100 * row["config"]["sparsity"]) for row in asked]
+    missed = max(misses, default=math.nan)
     dense = ", ".join(
         f"{base.model} {tables.plus_minus(_dense(rows, base.model))} %"
         for base, _ in NETWORKS.values()
@@ -148,9 +121,8 @@ def render(rows: list[Row], folder: Path) -> str:
             "on the test set, mean ± standard deviation; the gain is paired by seed, with its 95 % "
             "interval by Student's t.",
             table(rows),
-            f"Of {len(found)} cells the recipe is better in {better} and worse in {worse}, with "
-            f"intervals that exclude zero. Its sparsity, which these numbers of weights do not "
-            f"divide into evenly, is off by {missed:.4f} points at most. Dense: {dense}.",
+            f"{pairs.verdict(found)} Its sparsity, which these numbers of weights do not divide "
+            f"into evenly, is off by {missed:.4f} points at most. Dense: {dense}.",
             "![Accuracy against sparsity](recipe_fashion_mnist.png)",
         ]
     )
@@ -160,16 +132,16 @@ def _draw(rows: list[Row], path: Path) -> None:
     fig, panels = plt.subplots(1, len(NETWORKS), figsize=(11, 4), layout="constrained")
     for axes, (preset, by) in zip(panels, cells(rows).items(), strict=True):
         base, _ = NETWORKS[preset]
-        _draw_network(axes, by, _dense(rows, base.model), f"{base.model}, {base.epochs} epochs")
+        _draw_network(axes, by, _dense(rows, base.model), _name(base))
     fig.savefig(path, dpi=130)
     plt.close(fig)
 
 
-def _draw_network(axes: Axes, by: dict[float, Cell], dense: tables.Spread, network: str) -> None:
+def _draw_network(axes: Axes, by: dict[float, Pair], dense: tables.Spread, network: str) -> None:
     if dense.n:
         axes.axhline(dense.mean, color="#888888", linestyle="--", label="dense")
     for (method, name), color in zip(NAMES.items(), COLORS, strict=False):
-        scores = [cell.scores[method] for cell in by.values()]
+        scores = [pair.rival if method == "gmp" else pair.ours for pair in by.values()]
         places = range(len(by))
         axes.errorbar(
             places,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.config import Config
 from experiments.log import Row
 
 
@@ -42,9 +43,19 @@ def group(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> dict[Hashable,
     return {k: sorted(v, key=lambda row: int(row["config"]["seed"])) for k, v in groups.items()}
 
 
+def by_config(rows: Iterable[Row]) -> dict[Config, Row]:
+    """The rows by what was run, so that a study finds its planned runs among them."""
+    return {Config.from_json(row["config"]): row for row in rows}
+
+
 def accuracy(row: Row) -> float:
     """In per cent."""
     return 100 * float(row["result"]["eval_accuracy"])
+
+
+def loss(row: Row) -> float:
+    """Of what is scored, in nats."""
+    return float(row["result"]["eval_loss"])
 
 
 def sparsity(row: Row, of: str = "penalised") -> float:
@@ -56,6 +67,12 @@ def sparsity(row: Row, of: str = "penalised") -> float:
 def plus_minus(x: Spread, digits: int = 2) -> str:
     """Mean and standard deviation as they stand in a table."""
     return f"{x.mean:.{digits}f}" + ("" if math.isnan(x.std) else f" ± {x.std:.{digits}f}")
+
+
+def difference(x: Spread, digits: int = 2) -> str:
+    """Mean with its sign and half the width of its 95 % interval, which a single one has not."""
+    interval = "" if math.isnan(x.interval) else f" ± {x.interval:.{digits}f}"
+    return f"{x.mean:+.{digits}f}{interval}"
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

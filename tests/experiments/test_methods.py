@@ -167,7 +167,7 @@ def test_a_network_without_a_width_is_refused():
 def test_the_learning_rate_after_one_pruning(make_job, tmp_path, rate):
     settings = one_shot.Settings(rate=rate, low_rate=0.2)
     job = make_job(tmp_path, change(SHORT, schedule="cosine", one_shot=settings))
-    schedule = one_shot.learning_rate(job, 11)
+    schedule = settings.learning_rate(job, 11)
     wanted = {
         "rewind": [0.05, 0.025 * (1 + np.cos(10 * np.pi / 11)), 0.05, 0.025],
         "continue": [float(job.learning_rate(n)) for n in (0, 10, 11, 22)],

@@ -172,9 +172,9 @@ def test_schedules(make_job, tmp_path, schedule, wanted):
         assert float(job.learning_rate(n)) == pytest.approx(wanted(n), rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion", "muon"])
 def test_base_optimizers_learn(train, tmp_path, optimizer):
-    rate = {"sgd": 0.05, "adamw": 2e-3, "lion": 5e-4}[optimizer]
+    rate = {"sgd": 0.05, "adamw": 2e-3, "lion": 5e-4, "muon": 0.02}[optimizer]
     config = change(
         SHORT, method=("dense",), optimizer=optimizer, learning_rate=rate, weight_decay=1e-4
     )
