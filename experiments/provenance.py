@@ -1,4 +1,4 @@
-"""Where a number comes from: what stands in a row beside its config and its result."""
+"""Where a number comes from: what stands in a row beside its config, command and result."""
 
 import importlib.metadata
 import os
@@ -13,11 +13,11 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "grda_optax")
 
 
-def of(command: str) -> Row:
-    """The command line, the versions and the device of what has just been run."""
+def of() -> Row:
+    """The versions and the device of what has just been run."""
+    cores = len(os.sched_getaffinity(0))
     return {
-        "command": command,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} core",
+        "device": f"{jax.devices()[0].device_kind}, {cores} core{'s' if cores > 1 else ''}",
     }

@@ -329,7 +329,7 @@ def _two_passes(
         for _ in range(count):
             after, along, next_length = _three_term(widened(product(q)), q, before, following)
             # A loop that runs ahead of the device would hold the vectors of all steps to come.
-            jax.block_until_ready(after)
+            jax.block_until_ready(after)  # type: ignore[no-untyped-call]
             yield q, along, next_length
             before, q, following = q, after, next_length
 

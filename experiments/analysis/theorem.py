@@ -167,7 +167,7 @@ def main() -> int:
             continue
         result = law(config["seed"]) if config["problem"] == "law" else prune(config, console)
         command = f"python -m experiments.analysis.theorem {config['problem']}"
-        append_row(ROWS, {"config": config, "result": result} | provenance.of(command))
+        append_row(ROWS, {"config": config, "command": command, "result": result} | provenance.of())
         console.print(f"{config['problem']} {config.get('method', '')} seed {config['seed']}")
     return 0
 

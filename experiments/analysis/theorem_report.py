@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.analysis.theorem import PROBLEMS
+from experiments.analysis.theorem import PROBLEMS, ROWS
 from experiments.analysis.without_retraining import METHODS
-from experiments.log import Row
+from experiments.log import Row, read_rows
 from experiments.plotting import plt
 from experiments.studies import tables
 
@@ -26,8 +26,11 @@ STYLES = {
 }
 
 
-def render(rows: list[Row], folder: Path) -> str:
+def render(folder: Path) -> str:
     """Everything that has rows."""
+    rows = read_rows(ROWS)
+    if not rows:
+        return ""
     parts = ["Made by `python -m experiments.analysis.theorem`."]
     laws = [row for row in rows if row["config"]["problem"] == "law"]
     if laws:

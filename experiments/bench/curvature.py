@@ -107,15 +107,15 @@ def peak_bytes(what: str, weights: int, examples: int) -> int:
 
 
 def memory(weights: int, examples: int) -> dict[str, float]:
-    """What Lanczos holds beyond its products, in vectors of the network's size."""
+    """What Lanczos holds beyond its products: in bases where it keeps one, in vectors without."""
     products, basis, no_basis = (
         peak_bytes(what, weights, examples) for what in ("products", "basis", "no_basis")
     )
     _, params, _ = network(weights, 1)
     vector = sum(4 * x.size for x in params)
     return {
-        "with the basis, in bases": (basis - products) / (STEPS * vector),
-        "without it, in vectors": (no_basis - products) / vector,
+        "basis": (basis - products) / (STEPS * vector),
+        "no_basis": (no_basis - products) / vector,
     }
 
 
