@@ -16,7 +16,7 @@ from ._checks import (
     is_number,
 )
 from ._nonzero import beside_zero, kept_step
-from ._prox import ProximalOperator, proximal_operator
+from ._prox import ProximalOperator, proximal_operator, zero_up_to_threshold
 from ._thresholds import ThresholdLike, threshold_dtype, threshold_rule
 from ._trees import (
     check_given,
@@ -161,6 +161,8 @@ def dual_averaging(
     if not callable(leak):
         check_number("leak", leak, at_least=0, at_most=1)
     leaks = not (is_number(leak) and leak == 0)
+    # Then the accumulator tells which weights are zero, and the params need not be read for it.
+    tells_zeros = zero_up_to_threshold(prox)
     select = None if freeze_step is None else rule.select
     if accumulator_dtype is not None:
         check_wide_dtype("accumulator_dtype", accumulator_dtype)
@@ -219,22 +221,32 @@ def dual_averaging(
 
         n = optax.safe_increment(state.count)
 
-        def accumulate(v: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
+        scales = scales_of(scale, params)
+
+        def heights_of(h: Any, v: PyTree) -> PyTree:
+            """The threshold of every leaf."""
+            heights = h if rule.per_leaf else penalised(lambda v: h, v)
+            return heights if scales is None else penalised(rounded_up, heights, scales)
+
+        def accumulate(v: jax.Array, u: jax.Array, p: jax.Array, height: jax.Array) -> jax.Array:
             rest = v
             if leaks:
                 lost = jnp.asarray(leak(n) if callable(leak) else leak, v.dtype)
-                rest = jnp.where(jnp.asarray(p) == 0, (1 - lost) * v, v)
+                zero = jnp.abs(v) <= height.astype(v.dtype) if tells_zeros else jnp.asarray(p) == 0
+                rest = jnp.where(zero, (1 - lost) * v, v)
             total = rest + u.astype(v.dtype)
             if freeze_step is None:
                 return total
             frozen = jnp.where(v == 0, jnp.zeros_like(v), beside_zero(total, v))
             return jnp.where(n <= freeze_step, total, frozen)
 
-        v = penalised(accumulate, state.accumulator, updates, params)
+        before = heights_of(state.threshold, state.accumulator)
+        if freeze_step is not None:  # the freeze has read the accumulator out, and kept h
+            before = penalised(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), before)
+        v = penalised(accumulate, state.accumulator, updates, params, before)
         if rule.select is not None:
             # The weights that are counted are those that are read out, to the last bit.
             v = jax.lax.optimization_barrier(v)  # type: ignore[no-untyped-call]
-        scales = scales_of(scale, params)
         seen = in_units(v, scales)
         if select is None:
             h, rule_state = rule.update(state.rule_state, state.threshold, n, seen)
@@ -242,9 +254,7 @@ def dual_averaging(
             h, rule_state = update_until_freeze(state.rule_state, state.threshold, n, seen)
         if freeze_step is not None:
             h = jax.tree.map(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), h)
-        heights = h if rule.per_leaf else penalised(lambda v: h, v)
-        if scales is not None:
-            heights = penalised(rounded_up, heights, scales)
+        heights = heights_of(h, v)
         if freeze_step is not None:
             # Averaging starts anew at the frozen point, with the zeros of w in v; from there on
             # h = 0, where every proximal operator is the identity.

@@ -1,5 +1,6 @@
 """Proximal operators: how the accumulator is read out as weights."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -170,7 +171,7 @@ def firm(ratio: optax.ScalarOrSchedule = 3.0) -> ProximalOperator:
     """
     if not callable(ratio):
         check_number("ratio", ratio, above=1)
-        return lambda x, threshold: firm_threshold(x, threshold, ratio)
+        return functools.partial(firm_threshold, ratio=ratio)
 
     def prox(
         x: jax.typing.ArrayLike,
@@ -223,6 +224,12 @@ def proximal_operator(prox: str | ProximalOperator) -> ProximalOperator:
     if _takes_count(operator):
         return lambda v, h, count: operator(v, h, count=count)
     return lambda v, h, count: operator(v, h)
+
+
+def zero_up_to_threshold(prox: str | ProximalOperator) -> bool:
+    """Whether the operator is known to be zero exactly where the magnitude is at most h."""
+    function = prox.func if isinstance(prox, functools.partial) else prox
+    return isinstance(prox, str) or function in PROXIMAL_OPERATORS.values()
 
 
 def _takes_count(function: Callable[..., Any]) -> bool:
