@@ -10,22 +10,19 @@ these rows alone, with `--render-only` without training anything.
 import concurrent.futures
 import contextlib
 import dataclasses
-import importlib.metadata
 import multiprocessing
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import jax
 import tyro
 from rich.console import Console
 
-from experiments import data
-from experiments.analysis import ANALYSES
+from experiments import data, provenance
+from experiments.analysis.pages import PAGES
 from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
 from experiments.configs import command as command
@@ -37,9 +34,8 @@ from experiments.parallel import DataParallel, use_devices
 from experiments.studies import STUDIES
 from experiments.train import Job
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = provenance.RESULTS
 README = Path(__file__).parent.parent / "README.md"
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "grda_optax")
 
 
 def rows_of(study: str) -> list[Row]:
@@ -97,9 +93,7 @@ def run_one(
         "command": command(config, preset),
         "result": result,
         **({"epochs": epochs_of(rows)} if epochs else {}),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} core",
+        **provenance.of(),
     }
 
 
@@ -220,7 +214,8 @@ def render() -> None:
                 )
             if len(shown) < len(rows):
                 parts.append(f"{len(rows) - len(shown)} runs diverged, and are left out.")
-    parts += [f"## {x.title}\n\n{x.render(RESULTS)}" for x in ANALYSES.values()]
+    pages = [(page.title, page.render(RESULTS)) for page in PAGES.values()]
+    parts += [f"## {title}\n\n{text}" for title, text in pages if text]
     (RESULTS / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 

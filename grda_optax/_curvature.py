@@ -179,13 +179,17 @@ def _value(loss: Loss, params: PyTree, *batch: PyTree) -> jax.Array:
     return _scalar(loss(params, *batch))
 
 
+def hessian_product(loss: Loss, params: PyTree, vector: PyTree, *batch: PyTree) -> PyTree:
+    """Of the loss on one batch, forward over reverse."""
+    gradient = jax.grad(lambda w: _scalar(loss(w, *batch)))
+    return jax.jvp(gradient, (params,), (vector,))[1]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _hessian_product(
     functions: tuple[Loss], params: PyTree, vector: PyTree, *batch: PyTree
 ) -> PyTree:
-    (loss,) = functions
-    gradient = jax.grad(lambda w: _scalar(loss(w, *batch)))
-    return widened(jax.jvp(gradient, (params,), (vector,))[1])
+    return widened(hessian_product(*functions, params, vector, *batch))
 
 
 @functools.partial(jax.jit, static_argnums=0)

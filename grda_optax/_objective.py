@@ -15,20 +15,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ._checks import PyTree, broadcast_mask, structure
+from ._curvature import hessian_product
 from ._nonzero import beside_zero
 from ._trees import check_leaves, dtype_of, wide
 
 Batch = Any
 Loss = Callable[[PyTree, Batch], jax.Array]
-
-
-def hessian_product(loss: Loss, params: PyTree, batch: Batch, vector: PyTree) -> PyTree:
-    """The Hessian of the loss on one batch times a vector, forward over reverse."""
-
-    def gradient(point: PyTree) -> PyTree:
-        return jax.grad(loss)(point, batch)
-
-    return jax.jvp(gradient, (params,), (vector,))[1]
 
 
 class Objective:
@@ -75,7 +67,7 @@ class Objective:
 
         def product(point: jax.Array, index: jax.Array, batch: Batch) -> jax.Array:
             basis = jnp.zeros_like(point).at[index].set(1)
-            column: jax.Array = hessian_product(flat, point, batch, basis)
+            column: jax.Array = hessian_product(flat, point, basis, batch)
             return column
 
         def entry(point: jax.Array, index: jax.Array, batch: Batch) -> jax.Array:
@@ -87,7 +79,7 @@ class Objective:
         self._entries = jax.jit(jax.vmap(entry, (None, 0, None)))
         self._gradients = jax.jit(jax.vmap(jax.grad(flat), (None, 0)))
         self._products = jax.jit(
-            jax.vmap(lambda *args: hessian_product(moved, *args), (None, None, 0))
+            jax.vmap(lambda w, batch, u: hessian_product(moved, w, u, batch), (None, None, 0))
         )
         self._check_loss(moved)
 

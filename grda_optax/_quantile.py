@@ -90,9 +90,7 @@ def quantile(
     def count(candidates: jax.Array) -> jax.Array:
         # Together, so that no compiler takes the magnitudes out of the loop: to write them all down
         # would cost more than a pass, and the memory.
-        heights, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
-            (value(candidates), groups)
-        )
+        heights, leaves = jax.lax.optimization_barrier((value(candidates), groups))  # type: ignore[no-untyped-call]
 
         def at_most(i: int, j: int) -> list[jax.Array]:
             magnitude = jnp.abs(leaves[i][j])

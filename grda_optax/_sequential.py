@@ -47,7 +47,7 @@ def sequential_directional_prune(
     *,
     mask: PyTree | None = None,
     curvature: Callable[[PyTree, PyTree], PyTree] | None = None,
-    round_size: float = 0.01,
+    round_size: float = 0.05,
     num_iters: int = 80,
     cut: float | None = None,
     ridge: float | None = None,
@@ -60,7 +60,7 @@ def sequential_directional_prune(
 
     .. math:: w \leftarrow w - \lambda P_0 \mathrm{sg},
 
-    where :math:`\lambda` is as large as it takes for the next ``round_size`` of the weights to
+    where :math:`\lambda` is as large as it takes for ``round_size`` of the weights that are left to
     arrive at zero, where they stay. No gradient is taken and nothing is trained again; the weights
     that stay take over what the others did, as far as the loss is flat.
 
@@ -79,10 +79,11 @@ def sequential_directional_prune(
         curvature: ``curvature(params, vector)``, the matrix times a vector, by default the Hessian
             of the loss. Gauss-Newton (:func:`gauss_newton_vp`) is for a network that is not at a
             minimum.
-        round_size: the fraction of the weights that goes in a round, in (0, 1].
+        round_size: the fraction of the weights left that goes in a round, in (0, 1]: smaller rounds
+            keep the loss lower and cost more. At 0.05 it takes 45 of them to 90 %.
         num_iters: products a round.
         cut: which directions are flat, as in :func:`flat_projection`.
-        ridge: likewise, instead of it; by default 1e-3.
+        ridge: likewise, instead of it; by default 1e-4.
         progress: is called with the :class:`PruningState` after each round, to show it, or to keep
             the params for going on after a stop.
 
@@ -155,7 +156,7 @@ def directional_rounds(
     if cut is not None:
         check_number("cut", cut, above=0, below=1)
     elif ridge is None:
-        ridge = 1e-3
+        ridge = 1e-4
     else:
         check_number("ridge", ridge, above=0, below=1)
     function = ridged(ridge) if cut is None else below(cut)  # type: ignore[arg-type]
@@ -172,12 +173,12 @@ def directional_rounds(
         curvature = functools.partial(_hessian, loss, batches)
 
     goal = zeros_wanted(params, flags, sparsity)
-    step = max(1, round(round_size * total))
     state = PruningState(params, zeros_of(params, flags), total, 0, 0)
     yield state
     while state.zeros < goal:
-        # On a grid of counts, so that a round is the same whether or not there was a stop before.
-        aim = min(goal, (state.zeros // step + 1) * step)
+        # By the count alone, so that a round is the same whether or not there was a stop before.
+        step = max(1, round(round_size * (total - state.zeros)))
+        aim = min(goal, state.zeros + step)
         state = _round(state, curvature, function, flags, aim, num_iters)
         yield state
 

@@ -7,7 +7,6 @@ as well as the best polynomial of degree :math:`m - 1` does (Golub and Meurant, 
 and Quadrature*, 2010).
 """
 
-import functools
 import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -152,10 +151,9 @@ def top_eigenpairs(
         at_the_limit = space.products + num_vectors - keep > max_products
         if converged or at_the_limit or num_vectors == dimension:
             break
-        kept = _rotated(space.basis, mixing[:, :keep])
-        space = _restarted(space, kept, values[:keep])
+        space = _restarted(space, mixing[:, :keep], values[:keep])
         space = _lanczos.extend(product, space, num_vectors)
-    return _measured(product, _rotated(space.basis, mixing[:, :k]), values[:k], space.products)
+    return _measured(product, _rotated(space, mixing[:, :k]), values[:k], space.products)
 
 
 def _ritz(space: Krylov, which: str) -> tuple[np.ndarray, np.ndarray]:
@@ -168,34 +166,25 @@ def _ritz(space: Krylov, which: str) -> tuple[np.ndarray, np.ndarray]:
     return values[chosen], mixing[:, chosen]
 
 
-def _rotated(basis: PyTree, mixing: np.ndarray) -> PyTree:
-    """The basis vectors mixed by the columns of a matrix."""
-    used = mixing.shape[0]
-    return jax.tree.map(
-        lambda q: jnp.tensordot(jnp.asarray(mixing.T, q.dtype), q[:used], 1, precision="highest"),
-        basis,
-    )
+def _rotated(space: Krylov, mixing: np.ndarray) -> PyTree:
+    """The basis vectors mixed by the columns of a matrix, one row each."""
+    return _lanczos.combined(space.basis, _lanczos.padded(mixing.T, space.basis))
 
 
-def _restarted(space: Krylov, kept: PyTree, values: np.ndarray) -> Krylov:
+def _restarted(space: Krylov, mixing: np.ndarray, values: np.ndarray) -> Krylov:
     """The Ritz vectors that are kept, and after them the direction that was next."""
     direction = _lanczos.row(space.basis, len(space.projected))
+    basis = _lanczos.chunked(_rotated(space, mixing))
     return _lanczos.with_next(
-        Krylov(_replaced(space.basis, kept), np.diag(values), space.residual, space.products),
-        direction,
+        Krylov(basis, np.diag(values), space.residual, space.products), direction
     )
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _replaced(basis: PyTree, first: PyTree) -> PyTree:
-    return jax.tree.map(lambda q, r: q.at[: r.shape[0]].set(r), basis, first)
 
 
 def _measured(product: MatVec, vectors: PyTree, values: np.ndarray, products: int) -> Eigenpairs:
     """The pairs with their residuals, one product each."""
     residuals = []
     for i, value in enumerate(values):
-        u = _lanczos.row(vectors, i)
+        u = jax.tree.map(lambda x, i=i: x[i], vectors)
         off = jax.tree.map(lambda h, x, value=value: h - value * x, widened(product(u)), u)
         residuals.append(float(norm(off) / norm(u)))
     return Eigenpairs(values, vectors, np.array(residuals), products + len(values))
@@ -273,7 +262,7 @@ def lanczos_function(
     space = _lanczos.krylov(product, vector, num_iters)
     weights = _function_weights(space.projected, function)
     return SpectralValue(
-        _combined(space.basis, length * weights),
+        _lanczos.combined(space.basis, _lanczos.padded(length * weights, space.basis)),
         length * _error(space.projected, function, weights, vector, closed=space.residual == 0),
         space.products,
     )
@@ -309,12 +298,6 @@ def _error(
     return float(np.linalg.norm(weights - shorter)) + rounding
 
 
-def _combined(basis: PyTree, weights: np.ndarray) -> PyTree:
-    padded = np.zeros(jax.tree.leaves(basis)[0].shape[0])
-    padded[: len(weights)] = weights
-    return jax.jit(_lanczos.combine)(basis, jnp.asarray(padded, dtype_of_sums(basis)))
-
-
 @jax.jit
 def _three_term(
     product: PyTree, vector: PyTree, before: PyTree, length: jax.Array
@@ -345,6 +328,8 @@ def _two_passes(
         before, following = jax.tree.map(jnp.zeros_like, q), jnp.zeros([], dtype_of_sums(q))
         for _ in range(count):
             after, along, next_length = _three_term(widened(product(q)), q, before, following)
+            # A loop that runs ahead of the device would hold the vectors of all steps to come.
+            jax.block_until_ready(after)  # type: ignore[no-untyped-call]
             yield q, along, next_length
             before, q, following = q, after, next_length
 

@@ -4,45 +4,50 @@ python -m experiments.bench --weights 25000000 --save costs.json
 """
 
 import dataclasses
-import importlib.metadata
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench import updates
+from experiments import provenance
+from experiments.bench import curvature, updates
+from experiments.bench.report import TITLES
 from experiments.bench.timing import Cost
 from experiments.checkpoint import write_json
 from experiments.checks import check, check_integer
-from experiments.study import PACKAGES
+
+Part = Literal["update", "training", "curvature"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """What pruning costs beside SGD with momentum, in one process, in turns."""
 
+    parts: tuple[Part, ...] = get_args(Part)
+    """What is timed: the update alone, the training step of a CNN, products with the Hessian."""
     weights: int = 25_000_000
     """How many float32 weights the update is timed on."""
     batch_size: int = 128
     """Examples in a training step of the small CNN."""
+    curvature_weights: int = 1_000_000
+    """Of the MLP whose Hessian is multiplied with vectors."""
+    examples: int = 2048
+    """That its loss is over."""
     rounds: int = 15
-    """How often each is timed, over 10 steps; the medians are shown."""
+    """How often each is timed, over 10 steps; the medians are shown. Lanczos a third as often."""
     save: Path | None = None
     """A JSON file to write the costs to, with versions, device and command."""
 
     def validate(self) -> None:
         """Refuses what cannot be timed, naming the argument and its value."""
-        check_integer("weights", self.weights, 1)
-        check_integer("batch_size", self.batch_size, 1)
-        check_integer("rounds", self.rounds, 1)
+        for name in ("weights", "batch_size", "curvature_weights", "examples", "rounds"):
+            check_integer(name, getattr(self, name), 1)
         if self.save is not None:
             check(self.save.parent.is_dir(), "save", str(self.save), "in a folder that exists")
 
@@ -50,24 +55,30 @@ class Arguments:
 def run(arguments: Arguments, command: str, console: Console) -> dict[str, Any]:
     """Times everything; prints it, and returns it as it is saved."""
     load = os.getloadavg()[0]  # before, since what is timed here adds to it
-    weights, update = updates.time_update(arguments.weights, arguments.rounds)
-    training = updates.time_training(arguments.batch_size, arguments.rounds)
-    device = f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores"
-    _show(f"update of {weights:,} weights", update, console)
-    _show(f"training step of small_cnn, batch {arguments.batch_size}", training, console)
-    console.print(f"{device}; load {load:.1f} at the start.", highlight=False)
+    config = {k: v for k, v in dataclasses.asdict(arguments).items() if k not in ("save", "parts")}
+    costs: dict[str, dict[str, Cost]] = {}
+    memory: dict[str, float] = {}
+    if "update" in arguments.parts:
+        config["weights"], costs["update"] = updates.time_update(
+            arguments.weights, arguments.rounds
+        )
+    if "training" in arguments.parts:
+        costs["training"] = updates.time_training(arguments.batch_size, arguments.rounds)
+    if "curvature" in arguments.parts:
+        size = (arguments.curvature_weights, arguments.examples)
+        memory = curvature.memory(*size)
+        costs["products"] = curvature.time_products(*size, arguments.rounds)
+        costs["lanczos"] = curvature.time_lanczos(*size, max(1, arguments.rounds // 3))
+    for name, table in costs.items():
+        _show(TITLES[name].format(**config), table, console)
+    origin = provenance.of()
+    console.print(f"{origin['device']}; load {load:.1f} at the start.", highlight=False)
     return {
-        "config": {
-            "weights": weights,
-            "batch_size": arguments.batch_size,
-            "rounds": arguments.rounds,
-        },
+        "config": config,
         "command": command,
-        "update": {name: cost._asdict() for name, cost in update.items()},
-        "training": {name: cost._asdict() for name, cost in training.items()},
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": device,
+        **{name: {k: cost._asdict() for k, cost in table.items()} for name, table in costs.items()},
+        **({"memory": memory} if memory else {}),
+        **origin,
         "load": round(load, 2),
     }
 

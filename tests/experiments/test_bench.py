@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import timing, updates
+from experiments.bench import report, timing, updates
 from grda_optax import sparsity
 
 
@@ -46,10 +46,17 @@ def test_tiny_from_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     target = tmp_path / "costs.json"
     words = ["--weights", "5000", "--batch-size", "4", "--rounds", "1", "--save", str(target)]
+    words += ["--curvature-weights", "5000", "--examples", "8"]
     assert bench.main(words) == 0
     out = capsys.readouterr().out
     saved = json.loads(target.read_text())
-    assert saved["config"] == {"weights": 4096, "batch_size": 4, "rounds": 1}
+    assert saved["config"] == {
+        "weights": 4096,
+        "batch_size": 4,
+        "curvature_weights": 5000,
+        "examples": 8,
+        "rounds": 1,
+    }
     assert saved["command"].startswith("python -m experiments.bench --weights 5000")
     assert {"jax", "optax", "grda_optax"} <= set(saved["versions"])
     for part in ("update", "training"):
@@ -58,6 +65,14 @@ def test_tiny_from_end_to_end(tmp_path, capsys, monkeypatch):
             assert name in out
             assert cost["seconds"] > 0
     assert "4,096 weights" in out
+    assert set(saved["products"]) == {"gradient", "product"}
+    assert set(saved["memory"]) == {"basis", "no_basis"}
+
+    (tmp_path / report.FILE).write_text(target.read_text())
+    page = report.render(tmp_path)
+    assert "| product |" in page
+    assert "Update of 4,096 weights" in page
+    assert report.render(tmp_path / "nowhere") == ""
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_the_count_is_exact_and_kernels_alone_are_pruned():
 def test_the_loss_stays_while_there_are_flat_directions():
     """Twelve directions are seen, so half of forty weights can go for nothing."""
     _, batch = least_squares()
-    found = prune(0.5, mask=True, round_size=1 / 40)
+    found = prune(0.5, mask=True, round_size=0.01)
     assert squared(found.params, batch) < 1e-6
     magnitudes = np.concatenate([np.ravel(x) for x in jax.tree.leaves(least_squares()[0])])
     smallest = np.sort(np.abs(magnitudes))[19]
@@ -81,11 +81,11 @@ def test_one_round_is_directional_pruning():
 def test_zeros_never_come_back_and_every_round_is_told():
     seen = []
     found = prune(0.5, progress=seen.append)
-    assert [state.zeros for state in seen] == [3, 6, 9, 12, 15, 16]
-    assert [state.rounds for state in seen] == [1, 2, 3, 4, 5, 6]
+    assert [state.zeros for state in seen] == [3, 6, 9, 11, 13, 15, 16]
+    assert [state.rounds for state in seen] == [1, 2, 3, 4, 5, 6, 7]
     products = [state.products for state in seen]
     assert products == sorted(products)
-    assert products[-1] <= 6 * 40
+    assert products[-1] <= 7 * 40
     kernels = [np.asarray(state.params["kernel"]) for state in seen]
     for before, after in itertools.pairwise(kernels):
         assert (after[before == 0] == 0).all()
@@ -212,7 +212,7 @@ def test_digits_without_retraining():
         params = dense
         for sparsity in (0.8, 0.9, 0.95):
             found = sequential_directional_prune(
-                small_mlp.loss, params, [train], sparsity, round_size=0.05, num_iters=30
+                small_mlp.loss, params, [train], sparsity, num_iters=40
             )
             params = found.params
             assert found.zeros == round(sparsity * found.total)

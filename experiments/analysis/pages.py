@@ -1,0 +1,16 @@
+"""The sections of RESULTS.md that are not those of a study: one line each.
+
+Each has a `title` and a `render(folder)`, which gives the section, or nothing where there is none
+yet.
+"""
+
+from types import ModuleType
+
+from experiments.analysis import published, theorem_report
+from experiments.bench import report as bench_report
+
+PAGES: dict[str, ModuleType] = {
+    "theorem": theorem_report,
+    "bench": bench_report,
+    "published": published,
+}

@@ -1,0 +1,1 @@
+"""Other libraries on the same data, in environments of their own."""
