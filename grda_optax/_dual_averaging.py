@@ -241,6 +241,8 @@ def dual_averaging(
             return jnp.where(n <= freeze_step, total, frozen)
 
         before = heights_of(state.threshold, state.accumulator)
+        if freeze_step is not None:  # the freeze has read the accumulator out, and kept h
+            before = penalised(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), before)
         v = penalised(accumulate, state.accumulator, updates, params, before)
         if rule.select is not None:
             # The weights that are counted are those that are read out, to the last bit.

@@ -24,9 +24,9 @@ PyTree = Any
 class Settings(Cut):
     """When the weights go, how the learning rate goes on, and how well curvature is known."""
 
-    num_samples: int = 100
+    num_samples: int = 64
     """How many products with the Hessian its diagonal is estimated from."""
-    examples: int = 2048
+    examples: int = 512
     """How many of the last training examples it is of."""
 
     def validate(self) -> None:

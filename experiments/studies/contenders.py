@@ -5,6 +5,7 @@ rates times two values of the setting that matters most.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -206,8 +207,13 @@ CONTENDERS: dict[str, Contender] = {
 
 def changed(config: Config, changes: Changes) -> Config:
     """The config with other values, by dotted names."""
+    return _changed(config, tuple(changes.items()))
+
+
+@functools.lru_cache(maxsize=20_000)  # a plan asks for the same ones over and over
+def _changed(config: Config, changes: tuple[tuple[str, Any], ...]) -> Config:
     fields: dict[str, Any] = {}
-    for name, value in changes.items():
+    for name, value in changes:
         group, _, field = name.rpartition(".")
         if group:
             inner = fields.get(group, getattr(config, group))

@@ -1,9 +1,12 @@
 """Studies: the committed pages are those that the committed rows make."""
 
+import concurrent.futures
+import io
 import json
 
 import pytest
 import tyro
+from rich.console import Console
 
 from experiments import study
 from experiments.config import Config
@@ -81,6 +84,57 @@ def test_only_studies_that_can_show_them_are_given_diverged_rows(monkeypatch):
     monkeypatch.setattr(study, "rows_of", lambda name: rows)
     assert study.shown_rows("fashion_mnist_paper") == rows[1:]
     assert study.shown_rows("frontier") == rows
+
+
+class Inline(concurrent.futures.Executor):
+    """Runs what is submitted at once, here."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function, *args, **kwargs):
+        future = concurrent.futures.Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except ValueError as error:
+            future.set_exception(error)
+        return future
+
+
+def test_a_failure_stops_no_other_run_and_what_follows_is_planned(tmp_path, monkeypatch):
+    """A study whose plan follows from its rows: after the first run there is a second."""
+    first, second, wrong = (Config(seed=seed, method=("dense",)) for seed in range(3))
+
+    class Growing:
+        NEEDS = ("growing",)
+
+        @staticmethod
+        def runs(rows):
+            return [(x, "digits") for x in ([wrong, first, second] if rows else [wrong, first])]
+
+        @staticmethod
+        def compact(row):
+            return {"config": row["config"], "command": "", "result": row["result"]}
+
+    def run_one(config, *_, **__):
+        if config == wrong:
+            raise ValueError("sparsity must be lower.")
+        result = {"diverged": True, "reason": "so"}
+        return {"config": config.to_json(), "result": result, "device": "none"}
+
+    monkeypatch.setitem(study.STUDIES, "growing", Growing)
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "run_one", run_one)
+    monkeypatch.setattr(study.concurrent.futures, "ProcessPoolExecutor", Inline)
+    console = Console(file=io.StringIO(), width=200)
+    for done in ([first], [first, second]):
+        with pytest.raises(ValueError, match="sparsity must be lower"):
+            study.run_study("growing", 1, console)
+        rows = study.rows_of("growing")
+        assert [Config.from_json(row["config"]) for row in rows] == done
+        assert all(set(row) == {"config", "command", "result"} for row in rows)
+    assert "failed: sparsity must be lower." in console.file.getvalue()
+    assert "diverged: so" in console.file.getvalue()
 
 
 def test_spread_by_hand():

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from grda_optax import dual_averaging, firm, grda, target_sparsity
+from grda_optax import dual_averaging, firm, firm_threshold, grda, target_sparsity
 
 from .transformations import our_state
-from .trees import assert_same_bits, normal_like
+from .trees import assert_close, assert_same_bits, assert_same_zeros, normal_like
 
 FREEZE, STEPS = 40, 160
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
@@ -216,6 +216,19 @@ def test_leak():
     a, b = trained(plain, 50, start)[0], trained(leaky, 50, start)[0]
     assert any((x != y).any() for x, y in zip(a.values(), b.values(), strict=True))
     assert isinstance(our_state(grda(0.1).init(start)).accumulator, dict)
+
+
+@pytest.mark.parametrize(("per_leaf", "scale"), [(False, None), (True, {"a": 0.5, "": 1.5})])
+def test_the_accumulator_tells_which_weights_are_zero(per_leaf, scale):
+    """Of an operator that is not known it is the params that tell which accumulators leak."""
+    start = normal_like(jax.random.key(0), SHAPES)
+    rule = target_sparsity(0.7, end_step=30, per_leaf=per_leaf, update_every=3)
+    ends = []
+    for prox in ("firm", lambda v, h: firm_threshold(v, h)):
+        tx = dual_averaging(rule, prox=prox, leak=0.05, freeze_step=40, scale=scale)
+        ends.append(trained(optax.chain(optax.sgd(0.1, momentum=0.9), tx), 45, start)[0])
+    assert_close(*ends, rtol=1e-4, atol=1e-4)
+    assert_same_zeros(*ends)
 
 
 @pytest.mark.parametrize(

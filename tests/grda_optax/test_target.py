@@ -217,6 +217,17 @@ def test_slack_saves_passes_and_keeps_its_word():
         assert 0 <= jnp.sum(jnp.abs(v) <= found[0]) - rank <= 10
 
 
+def test_nothing_as_large_as_the_weights_is_written_down():
+    weights = jnp.zeros((1024, 256))
+
+    def find(weights, guess):
+        ranks = jnp.array([100_000], jnp.int32)
+        return quantile([[weights]], ranks, slack=0, guess=guess)
+
+    compiled = jax.jit(find).lower(weights, jnp.ones(1)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < weights.nbytes / 2
+
+
 def test_both_ways_to_count_are_equal():
     for shape in ((), (0,), (5,), (0, 3), (4, 0), (4, 3), (2, 3, 4, 5)):
         x = jax.random.normal(jax.random.key(0), shape)
