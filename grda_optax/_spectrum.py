@@ -7,6 +7,7 @@ as well as the best polynomial of degree :math:`m - 1` does (Golub and Meurant, 
 and Quadrature*, 2010).
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -310,7 +311,7 @@ def _three_term(
     return direction, along, following
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnums=0)
 def _added(total: PyTree, vector: PyTree, weight: jax.Array) -> PyTree:
     return jax.tree.map(lambda t, q: t + weight.astype(t.dtype) * q, total, vector)
 
