@@ -34,6 +34,11 @@ from ._directional import flat_projection as flat_projection
 from ._dual_averaging import GRDAState as GRDAState
 from ._dual_averaging import dual_averaging as dual_averaging
 from ._grda import grda as grda
+from ._grouped import group_norms as group_norms
+from ._grouped import group_threshold as group_threshold
+from ._groups import Blocks as Blocks
+from ._groups import NofM as NofM
+from ._groups import Tied as Tied
 from ._load import load_sparse as load_sparse
 from ._prox import ProximalOperator as ProximalOperator
 from ._prox import firm as firm
