@@ -260,10 +260,10 @@ def dual_averaging(
                 v,
                 inside.held(v, state.accumulator),
             )
-        measured = inside.magnitudes(v)
         if rule.select is not None:
-            # What is counted is what is read out, to the last bit.
-            v, measured = jax.lax.optimization_barrier((v, measured))  # type: ignore[no-untyped-call]
+            # The weights that are counted are those that are read out, to the last bit.
+            v = jax.lax.optimization_barrier(v)  # type: ignore[no-untyped-call]
+        measured = inside.magnitudes(v)
         scales = scales_of(scale, params) if inside.scales is None else inside.scales
         seen = in_units(measured, scales)
         if select is None:

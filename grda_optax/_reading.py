@@ -76,7 +76,10 @@ class Grouped:
     def magnitudes(self, accumulator: PyTree) -> tuple[jax.Array, ...]:
         """What a threshold rule sees of it."""
         leaves = self._leaves(accumulator)
-        return tuple(family.magnitudes(leaves) for family in self.families)
+        norms = tuple(family.magnitudes(leaves) for family in self.families)
+        # The norms that are counted are those that are read out, to the last bit.
+        fixed: tuple[jax.Array, ...] = jax.lax.optimization_barrier(norms)  # type: ignore[no-untyped-call]
+        return fixed
 
     def weights(
         self, accumulator: PyTree, magnitudes: Any, heights: Any, count: jax.Array
