@@ -19,10 +19,10 @@ class Tied:
     and are otherwise left alone: the weights of the next layer that read a unit which is no more.
     A leaf can be a member of one group and follow others along other axes.
 
-    An axis of so many entries as there are units holds them one by one. A longer one holds them
-    again and again, as the rows of a kernel do after ``x.reshape(len(x), -1)`` of a feature map
-    whose last axis are the channels. With ``(axis, width)`` each unit has ``width`` entries in a
-    row: a head of that size.
+    There are as many units as the shortest of the axes holds. A longer one holds them again and
+    again, as the rows of a kernel do after ``x.reshape(len(x), -1)`` of a feature map whose last
+    axis are the channels. With ``(axis, width)`` each unit has ``width`` entries in a row: a head
+    of that size, also where queries, keys and values lie side by side.
 
     Args:
         members: from a regular expression, searched in the path of every leaf, to an axis. The

@@ -58,8 +58,7 @@ def _tied(group: Tied, params: PyTree) -> NormFamily:
                     f"{kind} must name an axis of the leaf, got {axis} for {names[leaf]} of shape "
                     f"{shape}."
                 )
-            if kind == "members":
-                counts.append(shape[axis] // width)
+            counts.append(shape[axis] // width)
     count = min(counts)
     for kind, axes in found.items():
         for leaf, (axis, width) in axes.items():

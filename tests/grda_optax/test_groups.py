@@ -93,6 +93,10 @@ def test_heads_lie_in_a_row_and_channels_of_a_flat_map_lie_apart():
     kernel = jnp.arange(12.0).reshape(2, 6)
     (heads,) = group_norms({"q": kernel}, Tied({"q": (1, 3)}))
     np.testing.assert_allclose(heads, [np.sqrt(np.mean(kernel[:, i : i + 3] ** 2)) for i in (0, 3)])
+    joined = {"qkv": jnp.arange(24.0).reshape(2, 12), "out": jnp.zeros((4, 2))}
+    (heads,) = group_norms(joined, Tied({"qkv": (1, 2)}, followers={"out": (0, 2)}))
+    parts = joined["qkv"].reshape(2, 3, 2, 2)  # queries, keys and values, of two heads of size 2
+    np.testing.assert_allclose(heads, jnp.sqrt(jnp.mean(parts**2, axis=(0, 1, 3))))
     tied = Tied({"bias": 0}, followers={"rows": 0})
     params = {"bias": jnp.array([0.0, 1.0, 0.0]), "rows": jnp.ones((6, 2))}
     w = group_threshold(params, 0.5, tied)
