@@ -1,6 +1,6 @@
 """From a network with units that are zero to a smaller dense one with the same outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ._groups import Tied
 from ._resolve import families_of
 
 
-def compact(params: PyTree, ties: Tied | list[Tied] | tuple[Tied, ...]) -> PyTree:
+def compact(params: PyTree, ties: Tied | Sequence[Tied]) -> PyTree:
     r"""Cuts out the units that are zero, and what reads them: smaller arrays, the same outputs.
 
     A unit of which every *member* is zero is cut out of the members and of the followers, along

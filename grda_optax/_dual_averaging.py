@@ -1,6 +1,7 @@
 """Dual averaging, the last link of a chain: sums updates, and reads weights out of the sum."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +69,7 @@ def dual_averaging(
     *,
     prox: str | ProximalOperator = "soft",
     mask: PyTree | None = None,
-    groups: Groups | list[Groups] | tuple[Groups, ...] | None = None,
+    groups: Groups | Sequence[Groups] | None = None,
     freeze_step: int | None = None,
     scale: PyTree | None = None,
     leak: optax.ScalarOrSchedule = 0.0,

@@ -1,6 +1,7 @@
 """The proximal operators on groups, and the norms that they shrink, of a tree of weights."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from ._trees import check_leaves, rounded_up
 def group_threshold(
     params: PyTree,
     threshold: jax.typing.ArrayLike,
-    groups: Groups | list[Groups] | tuple[Groups, ...],
+    groups: Groups | Sequence[Groups],
     prox: str | ProximalOperator = "soft",
 ) -> PyTree:
     r"""Shrinks every group of weights towards zero, and the small ones onto it, as a whole.
@@ -84,9 +85,7 @@ def group_threshold(
     return jax.tree.unflatten(treedef, out)
 
 
-def group_norms(
-    params: PyTree, groups: Groups | list[Groups] | tuple[Groups, ...]
-) -> tuple[jax.Array, ...]:
+def group_norms(params: PyTree, groups: Groups | Sequence[Groups]) -> tuple[jax.Array, ...]:
     r"""What stands for :math:`|w|` where groups are pruned: :math:`\lVert w_g \rVert / \sqrt{p_g}`.
 
     Args:

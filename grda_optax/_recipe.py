@@ -1,6 +1,6 @@
 """The recipe to start from: your optimizer, the sparsity you want, and how long you train."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def prune_with(
     leak: optax.ScalarOrSchedule = LEAK,
     per_leaf: bool = False,
     mask: PyTree | None = None,
-    groups: Groups | list[Groups] | tuple[Groups, ...] | None = None,
+    groups: Groups | Sequence[Groups] | None = None,
     scale: PyTree | None = None,
     update_every: int = UPDATE_EVERY,
     axis_name: Hashable | tuple[Hashable, ...] | None = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from experiments.methods import (
     acdc,
     amc,
+    channels,
     dense,
     dense_narrow,
     dpf,
@@ -13,6 +14,7 @@ from experiments.methods import (
     grasp,
     grda,
     l0,
+    l1_channels,
     l1_subgradient,
     lc,
     lottery,
@@ -60,4 +62,6 @@ METHODS: dict[str, Callable[["Job"], "Trained"]] = {
     "lc": lc.run,
     "amc": amc.run,
     "sensitivity": sensitivity.run,
+    "channels": channels.run,
+    "l1_channels": l1_channels.run,
 }
