@@ -26,27 +26,27 @@ def convolution(layer: str, norm: str, reader: str, statistics: bool) -> Tied:
     return Tied({f"(^|/){layer}/": -1, f"(^|/){norm}/(scale|bias)$": -1}, followers)
 
 
-def _mlp(statistics: bool) -> list[Tied]:
+def _mlp(statistics: bool) -> dict[str, Tied]:
     del statistics
-    return [dense("dense1", "dense2"), dense("dense2", "head")]
+    return {"dense1": dense("dense1", "dense2"), "dense2": dense("dense2", "head")}
 
 
-def _small_cnn(statistics: bool) -> list[Tied]:
-    return [
-        convolution("conv1", "norm1", "conv2", statistics),
-        convolution("conv2", "norm2", "conv3", statistics),
-        convolution("conv3", "norm3", "dense", statistics),
-        dense("dense", "head"),
-    ]
+def _small_cnn(statistics: bool) -> dict[str, Tied]:
+    return {
+        "conv1": convolution("conv1", "norm1", "conv2", statistics),
+        "conv2": convolution("conv2", "norm2", "conv3", statistics),
+        "conv3": convolution("conv3", "norm3", "dense", statistics),
+        "dense": dense("dense", "head"),
+    }
 
 
-TIES: dict[str, Callable[[bool], list[Tied]]] = {
+TIES: dict[str, Callable[[bool], dict[str, Tied]]] = {
     "mlp": _mlp,
     "small_cnn": _small_cnn,
     "small_cnn_quarter": _small_cnn,
     "small_cnn_sixteenth": _small_cnn,
 }
-"""Of every network whose units can go; with or without BatchNorm's statistics."""
+"""By network and hidden layer the units that can go; with BatchNorm's statistics or without."""
 
 
 def ties(model: str, statistics: bool = False) -> list[Tied]:
@@ -57,7 +57,7 @@ def ties(model: str, statistics: bool = False) -> list[Tied]:
         statistics: whether the tree in which they are looked for holds BatchNorm's statistics too.
     """
     check_choice("model (for channels)", model, tuple(TIES))
-    return TIES[model](statistics)
+    return list(TIES[model](statistics).values())
 
 
 class Compacted(NamedTuple):
@@ -77,5 +77,4 @@ def compacted(model: str, params: PyTree, statistics: PyTree) -> Compacted:
 
 def width_of(model: str, params: PyTree) -> tuple[int, ...]:
     """How many units every hidden layer has."""
-    first = {"mlp": ("dense1", "dense2")}.get(model, ("conv1", "conv2", "conv3", "dense"))
-    return tuple(params[layer]["kernel"].shape[-1] for layer in first)
+    return tuple(params[layer]["kernel"].shape[-1] for layer in TIES[model](False))
