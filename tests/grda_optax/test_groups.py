@@ -265,6 +265,20 @@ def test_exactly_so_many_groups_and_for_good(name, prox):
         assert (history[-1]["bias"] != 0).all()
 
 
+@pytest.mark.slow
+def test_half_precision_loses_no_group():
+    """What is left is not zero after rounding, and the others are."""
+    groups, count = DESCRIPTIONS["both"]
+    params = normal_like(jax.random.key(0), jax.tree.map(lambda x: x.astype("bfloat16"), SHAPES))
+    tx = prune_with(optax.sgd(0.1, momentum=0.9), 0.7, 40, groups=groups)
+    history, state = trained(tx, params, 40)
+    for params in history[29:]:
+        zeros = sum(int(np.sum(x == 0)) for x in group_norms(params, groups))
+        assert zeros == count - round((1 - 0.7) * count)
+    assert {x.dtype for x in jax.tree.leaves(history[-1])} == {jnp.dtype("bfloat16")}
+    assert our_state(state).accumulator["kernel"].dtype == jnp.float32
+
+
 def test_per_leaf_is_per_description():
     groups = DESCRIPTIONS["both"][0]
     rule = target_sparsity(0.5, per_leaf=True)
