@@ -10,12 +10,14 @@ from typing import Any, Literal, get_args
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
+from experiments.methods.dense_narrow import Settings as DenseNarrowSettings
 from experiments.methods.directional import Settings as DirectionalSettings
 from experiments.methods.dpf import Settings as DPFSettings
 from experiments.methods.gmp import Settings as GMPSettings
 from experiments.methods.grasp import Settings as GraSPSettings
 from experiments.methods.grda import Settings as GRDASettings
 from experiments.methods.l0 import Settings as L0Settings
+from experiments.methods.l1_channels import Settings as L1ChannelsSettings
 from experiments.methods.l1_subgradient import Settings as L1SubgradientSettings
 from experiments.methods.lc import Settings as LCSettings
 from experiments.methods.lottery import Settings as LotterySettings
@@ -68,6 +70,8 @@ MethodName = Literal[
     "obd",
     "obs",
     "directional",
+    "channels",
+    "l1_channels",
 ]
 OptimizerName = Literal["sgd", "adamw", "lion", "muon"]
 
@@ -104,11 +108,12 @@ class Config:
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
     """The fraction of zeros that is asked for, of every method that can be told one (`grda` has c
-    and mu instead, but for c = None); `dense_narrow` leaves out as many weights."""
+    and mu instead, but for c = None); `dense_narrow` leaves out as many weights. Of `channels` and
+    `l1_channels` it is the fraction of operations that go with whole units."""
     grda: GRDASettings = dataclasses.field(default_factory=GRDASettings)
     """Of the method `grda` alone."""
     recipe: RecipeSettings = dataclasses.field(default_factory=RecipeSettings)
-    """Of the method `recipe` alone."""
+    """Of the methods `recipe` and `channels`."""
     gmp: GMPSettings = dataclasses.field(default_factory=GMPSettings)
     """Of the method `gmp`, and of `swa` where that prunes."""
     magnitude_v2: MagnitudeV2Settings = dataclasses.field(default_factory=MagnitudeV2Settings)
@@ -159,6 +164,10 @@ class Config:
     """Of the method `obs` alone."""
     directional: DirectionalSettings = dataclasses.field(default_factory=DirectionalSettings)
     """Of the method `directional` alone."""
+    dense_narrow: DenseNarrowSettings = dataclasses.field(default_factory=DenseNarrowSettings)
+    """Of the method `dense_narrow` alone."""
+    l1_channels: L1ChannelsSettings = dataclasses.field(default_factory=L1ChannelsSettings)
+    """Of the method `l1_channels` alone."""
     seed: int = 0
     """Of the initial weights and of the order of the examples."""
     init_from: str | None = None

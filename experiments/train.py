@@ -23,6 +23,7 @@ from experiments.health import diverged, fetch, healthy
 from experiments.interventions import Intervention, check_interventions, intervene
 from experiments.log import Log, Row
 from experiments.models.axis import DEVICE_AXIS
+from experiments.models.widths import Width
 from experiments.optimizers import base_optimizer, learning_rate_schedule
 from experiments.parallel import DataParallel
 from experiments.reparameterisation import Reparameterisation, Reparameterised
@@ -86,7 +87,7 @@ class Job:
         """The network as pure functions."""
         return self._build()
 
-    def _build(self, width: float | None = None) -> models.Model:
+    def _build(self, width: Width | None = None) -> models.Model:
         inputs = self.dataset.train.inputs
         return models.build(
             self.config.model,
@@ -124,8 +125,8 @@ class Job:
         """The same job over so many updates, whatever the epochs of the config."""
         return self._with(total_steps=total_steps, learning_rate=self.schedule(total_steps))
 
-    def with_width(self, width: float) -> "Job":
-        """The same job on the network with ``width`` times the units in every hidden layer."""
+    def with_width(self, width: Width) -> "Job":
+        """The same job on the network with ``width`` times the units, or so many in each layer."""
         narrow = self._with(model=self._build(width))
         narrow.__dict__.pop("_start", None)
         return narrow

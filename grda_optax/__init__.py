@@ -25,6 +25,8 @@ Networks*, NeurIPS 2020).
 0.58 of the weights are zero, the loss is 0.000
 """
 
+from ._compact import compact as compact
+from ._compact import fold_constants as fold_constants
 from ._curvature import gauss_newton_vp as gauss_newton_vp
 from ._curvature import hvp as hvp
 from ._directional import FlatProjection as FlatProjection
@@ -34,6 +36,15 @@ from ._directional import flat_projection as flat_projection
 from ._dual_averaging import GRDAState as GRDAState
 from ._dual_averaging import dual_averaging as dual_averaging
 from ._grda import grda as grda
+from ._grouped import group_norms as group_norms
+from ._grouped import group_threshold as group_threshold
+from ._groups import Blocks as Blocks
+from ._groups import NofM as NofM
+from ._groups import Tied as Tied
+from ._interchange import from_bcoo as from_bcoo
+from ._interchange import from_csr as from_csr
+from ._interchange import to_bcoo as to_bcoo
+from ._interchange import to_csr as to_csr
 from ._load import load_sparse as load_sparse
 from ._prox import ProximalOperator as ProximalOperator
 from ._prox import firm as firm

@@ -1,5 +1,7 @@
 """Dual averaging, the last link of a chain: sums updates, and reads weights out of the sum."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +17,10 @@ from ._checks import (
     check_wide_dtype,
     is_number,
 )
-from ._nonzero import beside_zero, kept_step
+from ._groups import Groups, as_groups
+from ._nonzero import kept_step
 from ._prox import ProximalOperator, proximal_operator, zero_up_to_threshold
+from ._reading import Reading, Readings
 from ._thresholds import ThresholdLike, threshold_dtype, threshold_rule
 from ._trees import (
     check_given,
@@ -40,7 +44,8 @@ class GRDAState(NamedTuple):
         accumulator: :math:`v_n`, a tree like the params in float32 or wider, with
             ``optax.MaskedNode()`` in the place of every leaf that is not penalised.
         threshold: :math:`h_n`, a scalar in the widest dtype of the accumulator; or a tree of
-            scalars like the accumulator, of a rule that has a threshold for each leaf.
+            scalars like the accumulator, of a rule that has a threshold for each leaf. With
+            ``groups`` that is a tuple in the order of :func:`group_norms`.
         rule_state: what the threshold rule keeps; ``()`` where it keeps nothing.
 
     Examples:
@@ -64,6 +69,7 @@ def dual_averaging(
     *,
     prox: str | ProximalOperator = "soft",
     mask: PyTree | None = None,
+    groups: Groups | Sequence[Groups] | None = None,
     freeze_step: int | None = None,
     scale: PyTree | None = None,
     leak: optax.ScalarOrSchedule = 0.0,
@@ -95,10 +101,18 @@ def dual_averaging(
             prefix of it, a function from params to one, or a regular expression that is searched
             in the path of every leaf (``"kernel$"`` finds ``dense/kernel``). ``None`` is every
             leaf. A ``False`` leaf follows the base optimizer untouched.
+        groups: what becomes zero as a whole: :class:`Tied` for channels and heads across layers,
+            :class:`Blocks` for rows, columns and tiles, :class:`NofM` for 2:4 and the like, or a
+            list of them. The operator is then that of :func:`group_threshold`, and a rule that
+            looks at the accumulator sees the norms of :func:`group_norms` in its place:
+            :func:`target_sparsity` asks for a fraction of the *groups*, each of which counts as
+            one, or of each :class:`Tied` and each leaf with ``per_leaf``. The leaves in no group
+            follow the base optimizer untouched; ``mask`` and ``scale`` must be ``None``.
         freeze_step: :math:`\ge 0`; the updates after this many leave every weight that is zero
             by then at zero, and no longer shrink the others: :math:`v` becomes :math:`w`, and
             :math:`h` becomes 0. Momentum and weight decay before it cannot revive a weight, and
             one that is left never becomes zero: where it would, by rounding, it stays just beside.
+            (Of ``groups`` this holds as a whole: within one that is left a weight may pass zero.)
             With :func:`target_sparsity` there are exactly as many zeros as it asks for at this
             step, unless more of the accumulator is zero. With 0 the zeros are those of the params
             at ``init``. ``None`` never freezes.
@@ -118,14 +132,15 @@ def dual_averaging(
         A gradient transformation with a :class:`GRDAState`. Its ``update`` needs ``params``, keeps
         their dtypes, and ignores extra arguments. Inside ``optax.inject_hyperparams`` name
         ``threshold`` (if it is a schedule, which would be called with :math:`n - 1` there),
-        ``prox`` (if it is a function), ``mask``, ``freeze_step``, ``scale``, ``leak`` (if it is a
-        schedule) and ``accumulator_dtype`` as ``static_args``.
+        ``prox`` (if it is a function), ``mask``, ``groups``, ``freeze_step``, ``scale``, ``leak``
+        (if it is a schedule) and ``accumulator_dtype`` as ``static_args``.
 
     Raises:
         ValueError: here, for a number out of its range or not finite, a wrong type, a ``prox`` of
-            an unknown name, or a regular expression that is not one; at ``init``, for a ``mask`` or
-            ``scale`` of another structure or with a pattern that is found in no path, or a
-            penalised leaf that is not real floating point; at ``update``, without ``params``, or
+            an unknown name, a regular expression that is not one, or ``groups`` beside a ``mask``
+            or ``scale``; at ``init``, for a ``mask`` or ``scale`` of another structure or with a
+            pattern that is found in no path, ``groups`` that do not fit the params, or a penalised
+            leaf that is not real floating point; at ``update``, without ``params``, or
             with params or updates of another structure or shape than at ``init``.
 
     Examples:
@@ -160,9 +175,15 @@ def dual_averaging(
         check_scale(scale)
     if not callable(leak):
         check_number("leak", leak, at_least=0, at_most=1)
+    described = None if groups is None else as_groups(groups)
+    if described is not None:
+        for name, given in (("mask", mask), ("scale", scale)):
+            if given is not None:
+                raise ValueError(f"{name} must be None where groups are given, got {given!r}.")
+    readings = Readings(described, readout)
     leaks = not (is_number(leak) and leak == 0)
     # Then the accumulator tells which weights are zero, and the params need not be read for it.
-    tells_zeros = zero_up_to_threshold(prox)
+    tells_zeros = leaks and described is None and zero_up_to_threshold(prox)
     select = None if freeze_step is None else rule.select
     if accumulator_dtype is not None:
         check_wide_dtype("accumulator_dtype", accumulator_dtype)
@@ -176,22 +197,26 @@ def dual_averaging(
             lambda: (h, rule_state),
         )
 
-    @jax.jit
-    def freeze(n: jax.Array, v: PyTree, heights: PyTree, seen: PyTree) -> PyTree:
+    @functools.partial(jax.jit, static_argnums=0)
+    def freeze(
+        inside: Reading, n: jax.Array, v: PyTree, measured: Any, heights: Any, seen: Any
+    ) -> PyTree:
         def frozen() -> PyTree:
-            w = penalised(lambda v, h: readout(v, h, n), v, heights)
             if select is None:
-                return w
-            kept = penalised(lambda w, v: jnp.where(v == 0, w, beside_zero(w, v)), w, v)
-            zeros = select(n, seen)
-            return penalised(lambda w, zero: jnp.where(zero, jnp.zeros_like(w), w), kept, zeros)
+                return inside.weights(v, measured, heights, n)
+            return inside.settled(v, measured, heights, n, select(n, seen))
 
         return jax.lax.cond(n == freeze_step, frozen, lambda: v)
 
     def init(params: optax.Params) -> GRDAState:
         # A tree without leaves is nothing to average; `optax.tree.map_params` passes one, which
         # no mask fits.
-        flags = broadcast_mask(mask, params) if jax.tree.leaves(params) else params
+        some = bool(jax.tree.leaves(params))
+        inside = readings(params)
+        if not some:
+            flags = params
+        else:
+            flags = broadcast_mask(mask, params) if inside.flags is None else inside.flags
         check_leaves(params, flags)
         # A copy even where the dtype stays: an accumulator that *is* the params could not be
         # donated along with them.
@@ -201,11 +226,13 @@ def dual_averaging(
             flags,
         )
         zero = jnp.zeros([], threshold_dtype(accumulator))
-        if not jax.tree.leaves(params):
+        if not some:
             return GRDAState(jnp.zeros([], jnp.int32), accumulator, zero, rule.init(accumulator))
+        measured = inside.magnitudes(accumulator)
+        scales = scales_of(scale, params) if inside.scales is None else inside.scales
         if rule.per_leaf:
-            zero = penalised(lambda v: jnp.zeros([], v.dtype), accumulator)
-        rule_state = rule.init(in_units(accumulator, scales_of(scale, params)))
+            zero = penalised(lambda v: jnp.zeros([], v.dtype), measured)
+        rule_state = rule.init(in_units(measured, scales))
         return GRDAState(jnp.zeros([], jnp.int32), accumulator, zero, rule_state)
 
     def update(
@@ -221,46 +248,55 @@ def dual_averaging(
 
         n = optax.safe_increment(state.count)
 
-        scales = scales_of(scale, params)
+        inside = readings(params)
+        scales = scales_of(scale, params) if inside.scales is None else inside.scales
 
-        def heights_of(h: Any, v: PyTree) -> PyTree:
-            """The threshold of every leaf."""
-            heights = h if rule.per_leaf else penalised(lambda v: h, v)
+        def heights_of(h: Any, measured: PyTree) -> PyTree:
+            """The threshold of every leaf, or family of groups."""
+            heights = h if rule.per_leaf else penalised(lambda v: h, measured)
             return heights if scales is None else penalised(rounded_up, heights, scales)
 
-        def accumulate(v: jax.Array, u: jax.Array, p: jax.Array, height: jax.Array) -> jax.Array:
+        def accumulate(v: jax.Array, u: jax.Array, p: jax.Array, *height: jax.Array) -> jax.Array:
             rest = v
             if leaks:
                 lost = jnp.asarray(leak(n) if callable(leak) else leak, v.dtype)
-                zero = jnp.abs(v) <= height.astype(v.dtype) if tells_zeros else jnp.asarray(p) == 0
+                zero = jnp.abs(v) <= height[0].astype(v.dtype) if height else jnp.asarray(p) == 0
                 rest = jnp.where(zero, (1 - lost) * v, v)
-            total = rest + u.astype(v.dtype)
-            if freeze_step is None:
-                return total
-            frozen = jnp.where(v == 0, jnp.zeros_like(v), beside_zero(total, v))
-            return jnp.where(n <= freeze_step, total, frozen)
+            return rest + u.astype(v.dtype)
 
-        before = heights_of(state.threshold, state.accumulator)
-        if freeze_step is not None:  # the freeze has read the accumulator out, and kept h
-            before = penalised(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), before)
-        v = penalised(accumulate, state.accumulator, updates, params, before)
+        before = []
+        if tells_zeros:
+            heights = heights_of(state.threshold, state.accumulator)
+            if freeze_step is not None:  # the freeze has read the accumulator out, and kept h
+                heights = penalised(
+                    lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), heights
+                )
+            before = [heights]
+        v = penalised(accumulate, state.accumulator, updates, params, *before)
+        if freeze_step is not None:
+            v = penalised(
+                lambda total, frozen: jnp.where(n <= freeze_step, total, frozen),
+                v,
+                inside.held(v, state.accumulator),
+            )
         if rule.select is not None:
             # The weights that are counted are those that are read out, to the last bit.
             v = jax.lax.optimization_barrier(v)  # type: ignore[no-untyped-call]
-        seen = in_units(v, scales)
+        measured = inside.magnitudes(v)
+        seen = in_units(measured, scales)
         if select is None:
             h, rule_state = rule.update(state.rule_state, state.threshold, n, seen)
         else:
             h, rule_state = update_until_freeze(state.rule_state, state.threshold, n, seen)
         if freeze_step is not None:
             h = jax.tree.map(lambda h: jnp.where(n <= freeze_step, h, jnp.zeros_like(h)), h)
-        heights = heights_of(h, v)
+        heights = heights_of(h, measured)
         if freeze_step is not None:
             # Averaging starts anew at the frozen point, with the zeros of w in v; from there on
             # h = 0, where every proximal operator is the identity.
-            v = freeze(n, v, heights, seen)
+            v = freeze(inside, n, v, measured, heights, seen)
             heights = penalised(lambda h: jnp.where(n < freeze_step, h, jnp.zeros_like(h)), heights)
-        w = penalised(lambda v, h: readout(v, h, n), v, heights)
+        w = inside.weights(v, measured, heights, n)
 
         # w_n - w_{n-1} in the dtype of the params: added to them it gives w_n back, exactly where
         # that is zero, and to the last bit where the two are within a factor of two.

@@ -1,13 +1,14 @@
 """The recipe to start from: your optimizer, the sparsity you want, and how long you train."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import PyTree, check_number
+from ._checks import PyTree, check_number, is_number
 from ._dual_averaging import dual_averaging
+from ._groups import Groups, NofM, as_groups
 from ._prox import ProximalOperator, firm
 from ._target import target_sparsity
 
@@ -31,6 +32,7 @@ def prune_with(
     leak: optax.ScalarOrSchedule = LEAK,
     per_leaf: bool = False,
     mask: PyTree | None = None,
+    groups: Groups | Sequence[Groups] | None = None,
     scale: PyTree | None = None,
     update_every: int = UPDATE_EVERY,
     axis_name: Hashable | tuple[Hashable, ...] | None = None,
@@ -63,6 +65,9 @@ def prune_with(
         mask: which leaves are penalised, as in :func:`dual_averaging`, except that ``None`` is
             the kernels: every leaf with two or more axes, so neither biases nor the scales of a
             normalisation. ``True`` is every leaf.
+        groups: what becomes zero as a whole, such as ``Blocks((4, 4))``, as in
+            :func:`dual_averaging`; then ``sparsity`` is the fraction of groups that are zero, and
+            of :class:`NofM`, which allows no more than :math:`1 - n/m`, that of weights.
         scale: as in :func:`dual_averaging`.
         update_every: for how many updates a threshold is held during the ramp.
         axis_name: of a mapped axis over which the params are split, as in :func:`target_sparsity`.
@@ -74,7 +79,8 @@ def prune_with(
     Raises:
         ValueError: ``base_optimizer`` is not a gradient transformation, ``sparsity`` is not in
             [0, 1), ``total_steps`` is below 1 or not an integer, ``ramp_end`` is not in [0, 1], or
-            ``freeze_at`` not from there to 1; further as in :func:`dual_averaging` and
+            ``freeze_at`` not from there to 1; ``groups`` come with an ``axis_name``, or allow
+            fewer zeros than ``sparsity``; further as in :func:`dual_averaging` and
             :func:`target_sparsity`.
 
     Examples:
@@ -108,6 +114,11 @@ def prune_with(
         check_number("freeze_at", freeze_at, at_least=ramp_end, at_most=1)
     if callable(sparsity):
         raise ValueError(f"sparsity must be a real number, got {sparsity!r}.")
+    if groups is not None:
+        described = as_groups(groups)
+        if axis_name is not None:
+            raise ValueError(f"axis_name must be None where groups are given, got {axis_name!r}.")
+        _check_reachable(sparsity, described)
     rule = target_sparsity(
         sparsity,
         end_step=round(ramp_end * total_steps),
@@ -120,7 +131,8 @@ def prune_with(
         dual_averaging(
             rule,
             prox=firm(ratio) if prox == "firm" else prox,
-            mask=_kernels if mask is None else mask,
+            mask=_kernels if mask is None and groups is None else mask,
+            groups=groups,
             # At the first update at the earliest: before that there is nothing to select from.
             freeze_step=None if freeze_at is None else max(1, round(freeze_at * total_steps)),
             scale=scale,
@@ -132,3 +144,14 @@ def prune_with(
 
 def _kernels(params: optax.Params) -> PyTree:
     return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+
+
+def _check_reachable(sparsity: float, groups: tuple[Groups, ...]) -> None:
+    patterns = [x for x in groups if isinstance(x, NofM)]
+    if len(patterns) == len(groups) and is_number(sparsity):
+        most = max(1 - x.n / x.m for x in patterns)
+        if sparsity > most:
+            raise ValueError(
+                f"sparsity must be at most the {most:g} of zeros that groups allow, got "
+                f"{sparsity:g}."
+            )

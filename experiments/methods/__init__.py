@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from experiments.methods import (
     acdc,
     amc,
+    channels,
     dense,
     dense_narrow,
     directional,
@@ -14,6 +15,7 @@ from experiments.methods import (
     grasp,
     grda,
     l0,
+    l1_channels,
     l1_subgradient,
     lc,
     lottery,
@@ -66,4 +68,6 @@ METHODS: dict[str, Callable[["Job"], "Trained"]] = {
     "obd": obd.run,
     "obs": obs.run,
     "directional": directional.run,
+    "channels": channels.run,
+    "l1_channels": l1_channels.run,
 }

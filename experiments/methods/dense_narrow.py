@@ -4,38 +4,40 @@ Zhu and Gupta, *To prune, or not to prune*, ICLR workshop 2018: large and sparse
 dense. The width is that at which the penalised weights are as many as a pruned network keeps.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jax
 
-from experiments.checks import check
+from experiments.checks import check, check_choice
+from experiments.methods._channels import width_by_flops
+from experiments.methods._width import closest_width
 
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
 
-HALVINGS = 12  # hidden layers of some hundred units change at steps of about 1/1000
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the narrow network has as much of as a pruned one."""
 
-def closest_width(weights: Callable[[float], int], wanted: float) -> float:
-    """The width from 0 to 1 at which there are nearest to ``wanted`` weights, by bisection.
+    by: Literal["weights", "flops"] = "weights"
+    """Penalised weights, `1 - sparsity` of them; or operations, as many as `channels` leaves."""
 
-    Args:
-        weights: how many there are at a width; it grows with it.
-        wanted: how many there should be.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if weights(middle) < wanted else (low, middle)
-    return min((low, high), key=lambda width: abs(weights(width) - wanted))
+    def validate(self) -> None:
+        """Refuses what there is not."""
+        check_choice("dense_narrow.by", self.by, ("weights", "flops"))
 
 
 def run(job: "Job") -> "Trained":
     """Trains the narrow network with the base optimizer."""
     source = job.config.init_from
     check(source is None, "init_from", source, "None for dense_narrow, whose network is another")
+
+    if job.config.dense_narrow.by == "flops":
+        narrow = job.with_width(width_by_flops(job))
+        return narrow.train(narrow.base_optimizer())
 
     def weights(width: float) -> int:
         params, _ = jax.eval_shape(job.with_width(width).model.init, jax.random.key(0))

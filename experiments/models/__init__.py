@@ -14,6 +14,7 @@ from experiments.models.char_transformer import CharTransformer
 from experiments.models.lenet5 import LeNet5
 from experiments.models.mlp import MLP
 from experiments.models.small_cnn import SmallCNN
+from experiments.models.widths import Width
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "mlp": MLP,
@@ -57,7 +58,7 @@ def build(
     num_classes: int,
     mean: float = 0.0,
     std: float = 1.0,
-    width: float | None = None,
+    width: Width | None = None,
 ) -> Model:
     """Turns a flax.nnx module into pure functions; the only place that does.
 
@@ -68,7 +69,8 @@ def build(
         num_classes: the number of logits.
         mean: of the pixels, from 0 to 1; it is taken off them.
         std: of the pixels; they are divided by it.
-        width: every hidden layer has this many times the units of the network ``name``.
+        width: every hidden layer has this many times the units of the network ``name``; or how
+            many each of them has.
 
     Raises:
         ValueError: the network reads images and the inputs are text, or the other way round; or it
@@ -80,7 +82,9 @@ def build(
 
     if width is not None:
         check_choice("model (for another width)", name, tuple(WIDTHS))
-    sized = {} if width is None else {"width": WIDTHS[name] * width}
+    sized: dict[str, Width] = {}
+    if width is not None:
+        sized["width"] = width if isinstance(width, tuple) else WIDTHS[name] * width
 
     def create(key: jax.Array) -> Any:
         module = MODELS[name](input_shape, num_classes, rngs=nnx.Rngs(params=key), **sized)

@@ -5,6 +5,8 @@ import math
 import jax
 from flax import nnx
 
+from experiments.models.widths import units
+
 
 class MLP(nnx.Module):
     """Two hidden layers of 300 and 100 units: 266,610 weights on 28 x 28 images."""
@@ -15,10 +17,10 @@ class MLP(nnx.Module):
         num_classes: int,
         *,
         rngs: nnx.Rngs,
-        width: float = 1.0,
+        width: float | tuple[int, ...] = 1.0,
     ):
-        """Makes the layers for images of this shape, with ``width`` times the units, 2 or more."""
-        first, second = (max(2, round(width * n)) for n in (300, 100))
+        """Makes the layers for images of this shape, with ``width`` times the units, or so many."""
+        first, second = units((300, 100), width)
         self.dense1 = nnx.Linear(math.prod(image_shape), first, rngs=rngs)
         self.dense2 = nnx.Linear(first, second, rngs=rngs)
         self.head = nnx.Linear(second, num_classes, rngs=rngs)

@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from experiments.models.axis import DEVICE_AXIS
+from experiments.models.widths import units
 
 
 class SmallCNN(nnx.Module):
@@ -18,17 +19,17 @@ class SmallCNN(nnx.Module):
         num_classes: int,
         *,
         rngs: nnx.Rngs,
-        width: float = 1.0,
+        width: float | tuple[int, ...] = 1.0,
     ):
-        """Makes the layers for images of this shape, with ``width`` times the units, 2 or more."""
-        first, second, third, hidden = (max(2, round(width * n)) for n in (32, 64, 128, 96))
+        """Makes the layers for images of this shape, with ``width`` times the units, or so many."""
+        first, second, third, hidden = units((32, 64, 128, 96), width)
         conv = partial(nnx.Conv, kernel_size=(3, 3), strides=2, use_bias=False, rngs=rngs)
         norm = partial(nnx.BatchNorm, momentum=0.9, axis_name=DEVICE_AXIS, rngs=rngs)
-        height, width, channels = image_shape
+        height, breadth, channels = image_shape
         self.conv1, self.norm1 = conv(channels, first), norm(first)
         self.conv2, self.norm2 = conv(first, second), norm(second)
         self.conv3, self.norm3 = conv(second, third), norm(third)
-        pixels = math.prod(max(1, -(-side // 8) // 2) for side in (height, width))
+        pixels = math.prod(max(1, -(-side // 8) // 2) for side in (height, breadth))
         self.dense = nnx.Linear(third * pixels, hidden, rngs=rngs)
         self.head = nnx.Linear(hidden, num_classes, rngs=rngs)
 

@@ -15,6 +15,7 @@ from experiments.studies import (
     recipe_transformer,
     recipe_tuning,
     settling,
+    structured_fashion_mnist,
     suggest_c_error,
 )
 
@@ -32,4 +33,5 @@ STUDIES: dict[str, ModuleType] = {
     "recipe_transformer": recipe_transformer,
     "frontier_tuning": frontier_tuning,
     "frontier": frontier,
+    "structured_fashion_mnist": structured_fashion_mnist,
 }

@@ -25,6 +25,7 @@ from experiments.methods import (
     swa,
 )
 from experiments.methods import set as set_
+from experiments.methods._width import closest_width
 from experiments.train import State
 
 from ..grda_optax.trees import assert_close, assert_same_bits
@@ -134,9 +135,9 @@ def test_a_narrow_network_has_as_many_weights_as_a_sparse_one(
 
 
 def test_the_closest_width_is_found_by_bisection():
-    assert round(300 * dense_narrow.closest_width(lambda w: round(300 * w), 17.4)) == 17
-    assert round(300 * dense_narrow.closest_width(lambda w: round(300 * w), 17.6)) == 18
-    assert round(300 * dense_narrow.closest_width(lambda w: round(300 * w), 300)) == 300
+    assert round(300 * closest_width(lambda w: round(300 * w), 17.4)) == 17
+    assert round(300 * closest_width(lambda w: round(300 * w), 17.6)) == 18
+    assert round(300 * closest_width(lambda w: round(300 * w), 300)) == 300
 
 
 def test_a_narrow_network_starts_from_no_other(make_job, tmp_path):

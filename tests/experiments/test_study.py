@@ -41,7 +41,7 @@ def test_every_row_says_how_to_repeat_it(name):
 
 def test_results_are_made_from_the_rows(tmp_path, monkeypatch):
     """RESULTS.md has no figure in it that somebody typed."""
-    for path in study.RESULTS.glob("*.jsonl"):
+    for path in study.RESULTS.glob("*.json*"):
         (tmp_path / path.name).write_text(path.read_text())
     committed = (study.RESULTS / "RESULTS.md").read_text()
     readme = tmp_path / "README.md"

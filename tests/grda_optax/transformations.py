@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from grda_optax import (
+    Blocks,
     GRDAState,
     ThresholdRule,
     dual_averaging,
@@ -78,6 +79,10 @@ TRANSFORMATIONS = {
             scale={"kernel|matrix": 0.5, "": 1.5},
             leak=1e-3,
         ),
+    ),
+    "groups": lambda rate: optax.chain(
+        optax.sgd(rate),
+        dual_averaging(RAMP, prox="firm", groups=Blocks((1, None)), leak=1e-3, freeze_step=40),
     ),
     # Of the contract's problem one weight in 21 is zero at the optimum, and of its params two.
     "target": lambda rate: optax.chain(
