@@ -24,13 +24,29 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error:::grda_optax")
 
 
+# Of the transformations under the contract those that have a richer one beside them.
+SIMILAR = {
+    "grda_masked",
+    "sgd_number",
+    "sgd_schedule",
+    "lion_power",
+    "clipped",
+    "frozen",
+    "groups",
+    "target_per_leaf",
+}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     # A file's tests share what they compute; the contract's by transformation, since it is long.
     for item in items:
         group = str(item.path)
         if item.path.name == "test_contract.py":
-            group += item.callspec.params["name"]
+            name = item.callspec.params["name"]
+            group += name
+            if name in SIMILAR:
+                item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

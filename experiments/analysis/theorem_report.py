@@ -169,7 +169,7 @@ def _pruned(rows: list[Row]) -> str:
             cost.append(f"{last['rounds']}" if "rounds" in last else "-")
             lines.append([METHODS[method].title, *cells, *cost, str(len(group))])
         if name == "train_loss":
-            parts.append("Training loss:")
+            parts.append("Loss over the training examples that the curvature is of:")
             header, lines = (
                 header[: 1 + len(sparsities)],
                 [line[: 1 + len(sparsities)] for line in lines],

@@ -76,6 +76,7 @@ def first_batch_loss(job, temperature=1.0):
     return loss
 
 
+@pytest.mark.slow
 def test_snip_scores_of_a_network_over_two_devices(make_job, tmp_path):
     job = make_job(tmp_path, SHORT, devices=2)
     state = start(job)
@@ -106,6 +107,7 @@ def test_grasp_scores_of_a_network_over_two_devices(make_job, tmp_path):
         np.testing.assert_allclose(s, w * hg, rtol=1e-2, atol=2e-3 * float(jnp.abs(w * hg).max()))
 
 
+@pytest.mark.slow
 def test_the_lowest_scores_go_before_the_first_update(make_job, tmp_path):
     job = make_job(tmp_path, change(SHORT, sparsity=0.93))
     state = start(job)

@@ -38,6 +38,7 @@ def logits(name, params, statistics, width):
     return jax.jit(lambda p, s: model.apply(p, s, IMAGES, False)[0])(params, statistics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "small_cnn"])
 def test_compacted_networks_give_the_same(name):
     params, statistics = network(name)

@@ -51,6 +51,7 @@ def state_of(job):
     return State(jnp.zeros([], jnp.int32), params, statistics, tx.init(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SETTINGS)
 def test_the_masks_are_those_of_the_zeros_and_count_exactly(pruning, method):
     job, intervention = pruning(method)
@@ -76,6 +77,7 @@ def test_the_masks_are_those_of_the_zeros_and_count_exactly(pruning, method):
     assert zeros == round(0.7 * total)
 
 
+@pytest.mark.slow
 def test_optimal_brain_damage_goes_by_curvature_and_not_by_magnitude(pruning):
     settings = obd.Settings(num_samples=1000, examples=128)
     job, intervention = pruning("obd", obd=settings)

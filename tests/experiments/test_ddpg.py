@@ -46,6 +46,7 @@ def test_the_seed_fixes_every_number():
     assert_same_bits(runs[0].agent.actor, runs[1].agent.actor)
 
 
+@pytest.mark.slow
 def test_an_update_is_that_of_the_paper():
     """The critic's target by hand; the actor climbs the new critic; the copies follow."""
     settings = Hyperparameters(hidden=8, actor_rate=1e-3, critic_rate=1e-2, follow=0.25)

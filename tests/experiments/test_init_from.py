@@ -63,6 +63,7 @@ def test_a_trained_network_is_pruned_in_a_third_of_its_epochs(dense, train, tmp_
     assert pruned.result["eval_accuracy"] > trained.result["eval_accuracy"] - 0.04
 
 
+@pytest.mark.slow
 def test_resuming_changes_no_bit(dense, train, tmp_path):
     _, folder = dense("small_cnn", epochs=1)
     config = change(DENSE, model="small_cnn", epochs=1, init_from=str(folder))

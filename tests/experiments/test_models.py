@@ -59,6 +59,7 @@ def test_widths_never_fall_below_two():
     assert params["head"]["kernel"].shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_lenets_border_is_that_of_the_first_convolution():
     """On 28 x 28 it is LeNet-5 with a first convolution that keeps the side."""
     module = models.MODELS["lenet5"]((28, 28, 1), 10, rngs=nnx.Rngs(0))

@@ -41,6 +41,7 @@ def test_donation_leaves_the_callers_state_alone(mode, devices):
     np.testing.assert_array_equal(parallel.unreplicate(state)["w"], np.full(4, 3.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [pytest.param("mlp", marks=pytest.mark.slow), "small_cnn"])
 def test_a_run_is_the_same_on_one_device_and_on_eight(train, tmp_path, model):
     """BatchNorm's batch is that of all devices, and the zeros are the same."""

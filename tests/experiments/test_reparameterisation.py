@@ -263,6 +263,7 @@ def test_interventions_are_refused_beside_a_reparameterisation(make_job, tmp_pat
 QUICK = change(SHORT, method=("l0",), l0=l0.Settings(strength=1.0, gate_learning_rate=0.3))
 
 
+@pytest.mark.slow
 def test_resuming_changes_no_bit(train, tmp_path):
     """The noise of a step is the same after a stop."""
     whole = train(tmp_path / "whole", QUICK)

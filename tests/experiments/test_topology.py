@@ -81,6 +81,7 @@ def test_masks_come_back_as_they_were_written(tmp_path):
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_from_end_to_end_with_a_stop_between(train, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     train(tmp_path / "run", RECIPE, keep_masks=True, stop_after=15)  # within the second epoch

@@ -29,7 +29,10 @@ def without_clock(rows):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize(("model", "mode"), [("small_cnn", "mesh"), ("mlp", "pmap")])
+@pytest.mark.parametrize(
+    ("model", "mode"),
+    [pytest.param("small_cnn", "mesh", marks=pytest.mark.slow), ("mlp", "pmap")],
+)
 def test_resuming_changes_no_bit(train, tmp_path, model, mode):
     """Stopped inside an epoch, at its end, and one step before the last."""
     config = change(SHORT, model=model)
@@ -172,6 +175,7 @@ def test_schedules(make_job, tmp_path, schedule, wanted):
         assert float(job.learning_rate(n)) == pytest.approx(wanted(n), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion", "muon"])
 def test_base_optimizers_learn(train, tmp_path, optimizer):
     rate = {"sgd": 0.05, "adamw": 2e-3, "lion": 5e-4, "muon": 0.02}[optimizer]

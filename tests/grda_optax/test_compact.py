@@ -59,6 +59,7 @@ def attention(params, x):
     return mixed.reshape(len(x), heads * size) @ params["out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.gelu, jnp.tanh])
 def test_the_outputs_stay(activation):
     params = normal_like(jax.random.key(0), LAYERS)

@@ -149,6 +149,7 @@ def test_over_devices(devices, product):
     np.testing.assert_allclose(flat(apply(*copied, placed)), one, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_gauss_newton_is_the_matrix_without_the_networks_own_curvature():
     params, batch = small_mlp.problem()

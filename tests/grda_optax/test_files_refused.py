@@ -496,6 +496,7 @@ def places(value, path=()):
             yield from places(inner, (*path, key))
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.data())
 def test_forgeries(tmp_path_factory, content, data):

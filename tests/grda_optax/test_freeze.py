@@ -65,7 +65,11 @@ TOTAL = sum(x.size for x in SHAPES.values())
 
 @pytest.mark.parametrize(
     ("base", "dtype"),
-    [(base, jnp.float32) for base in BASES] + [("momentum", low) for low in DTYPES[1:]],
+    [
+        pytest.param(base, dtype, marks=[] if base == "momentum" else pytest.mark.slow)
+        for base, dtype in [(base, jnp.float32) for base in BASES]
+        + [("momentum", low) for low in DTYPES[1:]]
+    ],
 )
 def test_exactly_as_many_and_for_good(base, dtype):
     params = normal_like(jax.random.key(0), jax.tree.map(lambda x: x.astype(dtype), SHAPES))
@@ -78,6 +82,7 @@ def test_exactly_as_many_and_for_good(base, dtype):
     assert our_state(state).threshold == 0
 
 
+@pytest.mark.slow
 def test_per_leaf():
     prox = firm(lambda n: 2.0 + 1.0 / n)
     params = normal_like(jax.random.key(0), SHAPES)
@@ -101,6 +106,7 @@ def test_in_the_middle_of_the_ramp():
     assert_frozen(history, 45, TOTAL - round((1 - 0.405) * TOTAL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prox", "per_leaf", "dtype"),
     [("soft", False, jnp.float32), ("hard", True, jnp.float32)]
@@ -218,6 +224,7 @@ def test_leak():
     assert isinstance(our_state(grda(0.1).init(start)).accumulator, dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per_leaf", "scale"), [(False, None), (True, {"a": 0.5, "": 1.5})])
 def test_the_accumulator_tells_which_weights_are_zero(per_leaf, scale):
     """Of an operator that is not known it is the params that tell which accumulators leak."""

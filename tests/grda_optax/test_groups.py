@@ -199,6 +199,7 @@ def test_groups_of_one_are_weights():
     np.testing.assert_allclose(group_threshold(v, 0.5, one), soft_threshold(v, 0.5), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prox", PENALTIES)
 def test_zeros_are_positive_and_nothing_else_moves_at_zero(prox):
     params = normal_like(jax.random.key(0), NETWORK) | {"other": jnp.array([-0.0, 3.0])}
@@ -288,6 +289,7 @@ def test_per_leaf_is_per_description():
     assert len(our_state(state).threshold) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "sparsity"), [(2, 4, 0.5), (1, 4, 0.6)])
 def test_n_of_m_in_training(n, m, sparsity):
     """Exactly, and with no block that has more than n."""
@@ -366,6 +368,7 @@ def test_plain_python_and_partition():
 ROWS, COLUMNS = PartitionSpec("d"), PartitionSpec(None, "d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "spec"),
     [("tied", ROWS)]

@@ -217,6 +217,7 @@ class TestSGDLimit:
         assert_close(found, expected, rtol=0, atol=5e-7)
         assert our_state(state).threshold == 0
 
+    @pytest.mark.slow
     def test_is_sgd_in_the_accumulator(self, options):
         """For gradients that the weights do not change, bit for bit.
 

@@ -114,6 +114,7 @@ def test_jit(name, tx):
     assert_same_run(loop(compiled, (params, tx.init(params)), *data(0)), plain_python(name, 0))
 
 
+@pytest.mark.slow
 def test_vmap_over_seeds(name, tx):
     seeds = range(3)
     stack = lambda *trees: jax.tree.map(lambda *xs: jnp.stack(xs), *trees)  # noqa: E731
@@ -241,6 +242,7 @@ def noisy_run(update, place=lambda tree: tree, init=None, steps=12):
 class TestSplitParams:
     """The params over devices, of which each counts its own."""
 
+    @pytest.mark.slow
     def test_shard_map(self, per_leaf, mesh):
         tx = pruned(per_leaf=per_leaf)
         expected = noisy_run(jax.jit(tx.update), init=tx.init)
@@ -260,6 +262,7 @@ class TestSplitParams:
         place = lambda tree: jax.device_put(tree, NamedSharding(mesh, rows))  # noqa: E731
         self.compare(noisy_run(jax.jit(update), place, tx.init), expected, per_leaf)
 
+    @pytest.mark.slow
     def test_pmap(self, per_leaf, devices):
         tx = pruned(per_leaf=per_leaf)
         expected = noisy_run(jax.jit(tx.update), init=tx.init)

@@ -40,6 +40,7 @@ def kernel_zeros(params):
     return sum(int((params[name] == 0).sum()) for name in ("kernel", "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "sparsity"), [(1, 0.5), (1, 0.97), (2, 0.5), (3, 0.97), (10, 0.0), (300, 0.97)]
 )
@@ -98,6 +99,7 @@ def test_options():
     assert our_state(state).threshold["kernel"] > 0, "not frozen"
 
 
+@pytest.mark.slow
 def test_a_schedule_of_ratios():
     """A ratio that falls from nearly soft to nearly hard."""
     falling = optax.linear_schedule(50.0, 1.001, 10)

@@ -72,6 +72,7 @@ def test_float64_where_it_is_enabled(float64):
     np.testing.assert_allclose(flat(found.values), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "stochastic"])
 def test_batches_of_any_size_are_the_data_at_once(method):
     """Weighted by their examples: 5, 2 and 5 of 12."""

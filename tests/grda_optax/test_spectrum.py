@@ -54,6 +54,7 @@ def wanted(values, which, k):
     return values[np.argsort(order, kind="stable")[:k]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "which"),
     [
@@ -125,6 +126,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_basis", [True, False])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_in_float64(name, keep_basis, float64):

@@ -112,6 +112,7 @@ def test_vanishing_damping_moves_in_the_flat_space(inverse, float64):
     np.testing.assert_allclose(loss(result.params, batch), loss(w, batch), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverse", FISHER)
 @pytest.mark.parametrize("ends", [(7, 15)])
 def test_where_the_fisher_matrix_is_the_hessian_all_agree(inverse, ends, float64):
@@ -156,6 +157,7 @@ def test_blocks_are_those_of_the_flattened_params(size, float64):
     check_zeros(pruned, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverse", FISHER)
 def test_fewer_gradients_are_spread_over_the_data(inverse, float64):
     """Four of 30 are examples 0, 7, 15 and 22; groups of three average, times three."""
@@ -254,6 +256,7 @@ def net(dtype=jnp.float32):
     return params, (inputs, hidden @ out.astype(jnp.float32) + 0.1 * jnp.sin(50 * inputs[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inverse", "dtype"),
     [*((inverse, jnp.float32) for inverse in EVERY), ("low_rank", jnp.bfloat16)],
@@ -282,6 +285,7 @@ def test_trees_masks_and_rounds(inverse, dtype):
     assert np.isposinf(saliency["step"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverse", EVERY)
 def test_float32_is_close_to_float64(inverse, float64):
     w, batch, _ = problem(size=12, examples=30, noise=1.0)

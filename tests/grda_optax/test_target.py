@@ -82,7 +82,14 @@ RUNS = [(name, (("end_step", 200),)) for name in BASES] + [
 ]
 
 
-@pytest.mark.parametrize(("base", "options"), RUNS, ids=str)
+FAST = {"momentum", "adamw"}
+
+
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [pytest.param(*run, marks=[] if run[0] in FAST else pytest.mark.slow) for run in RUNS],
+    ids=str,
+)
 def test_what_is_asked_is_what_one_gets(base, options):
     """Within 0.0005 from the end of the ramp on, at whichever update the training stops."""
     for target in np.array(PERCENT) / 100:

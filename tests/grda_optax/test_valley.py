@@ -29,6 +29,7 @@ def test_it_is_the_point_that_newtons_method_finds(seed, float64):
     assert not np.signbit(found.params[found.params == 0]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_grda_goes_there(seed, float64):
     """T2, through the public names alone: curvature, its eigenvectors, the valley."""
