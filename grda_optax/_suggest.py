@@ -25,9 +25,10 @@ def suggest_c(
     accumulator does not move, so a weight goes when the threshold passes :math:`|w_0|`; this takes
     every direction for flat. It is too large where weights shrink towards zero on their own, and
     too small where they grow: steep directions, momentum (the updates sum to
-    :math:`1 / (1 - \beta)` times as much) and adaptive optimizers. By how much was measured on two
-    networks, in the study ``suggest_c_error`` (``experiments/results/RESULTS.md``). For a sparsity
-    that is met whatever the optimizer does see :func:`target_sparsity`.
+    :math:`1 / (1 - \beta)` times as much) and adaptive optimizers. With plain SGD, on two MLPs
+    from scratch, it ended 9 points short of the sparsity on average and 14 at most (the study
+    ``suggest_c_error`` in ``experiments/results/RESULTS.md``). For a sparsity that is met whatever
+    the optimizer does see :func:`target_sparsity`.
 
     Args:
         params: :math:`w_0`, at initialisation or pretrained, brought to the host.

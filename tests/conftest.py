@@ -29,6 +29,8 @@ SIMILAR = {
     "grda_masked",
     "sgd_number",
     "sgd_schedule",
+    "sgd_own_rule",
+    "adamw_power",
     "lion_power",
     "clipped",
     "frozen",

@@ -28,6 +28,7 @@ def dense(train, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "method"),
     [("mlp", "recipe"), pytest.param("small_cnn", "grda", marks=pytest.mark.slow)],

@@ -117,6 +117,7 @@ def test_greedy_sensitivity_then_takes_what_costs_least():
     assert 0 < zeros[0] < zeros[2] < 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparsity", [0.0, 0.123, 0.5, 0.97, 0.999])
 def test_every_allocation_is_exact(sparsity):
     shapes = [(3, 3, 1, 7), (301, 11), (11, 3), (1, 2)]

@@ -28,7 +28,10 @@ def test_parameter_counts(name):
     assert sum(x.size for x in jax.tree.leaves(params)) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [x if x == "mlp" else pytest.param(x, marks=pytest.mark.slow) for x in IMAGE_MODELS],
+)
 def test_apply_is_the_module(name):
     model = models.build(name, (28, 28, 1), 10, mean=0.3, std=0.4)
     params, statistics = model.init(jax.random.key(1))

@@ -115,6 +115,7 @@ def test_nothing_to_cut_is_the_same_tree():
     assert all(a is b for a, b in zip(*map(jax.tree.leaves, (small, params)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.gelu, jax.nn.sigmoid])
 def test_constants_move_on(activation):
     """Units without inputs but with a bias, of either sign, layer after layer."""

@@ -40,6 +40,7 @@ def test_the_product_is_that_of_the_matrix():
     np.testing.assert_allclose(flat(found), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_is_right_there():
     params, batch = small_mlp.problem()
     vector = random_like(params)

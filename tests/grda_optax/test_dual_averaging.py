@@ -119,7 +119,14 @@ class TestFreeze:
 class TestMask:
     MASK = {"kernel": True, "bias": False}  # noqa: RUF012
 
-    @pytest.mark.parametrize("base", [BASE, optax.adamw(0.01), optax.lion(0.01)])
+    @pytest.mark.parametrize(
+        "base",
+        [
+            BASE,
+            pytest.param(optax.adamw(0.01), marks=pytest.mark.slow),
+            pytest.param(optax.lion(0.01), marks=pytest.mark.slow),
+        ],
+    )
     def test_false_leaves_follow_the_base_optimizer_bit_for_bit(self, base):
         tx = optax.chain(base, dual_averaging(0.3, mask=self.MASK))
         found, _ = scan(tx, 50, START, tx.init(START))

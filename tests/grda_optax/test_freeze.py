@@ -97,6 +97,7 @@ def test_per_leaf():
     )
 
 
+@pytest.mark.slow
 def test_in_the_middle_of_the_ramp():
     """As many as the ramp asks for at that update, though the threshold lags."""
     params = normal_like(jax.random.key(0), SHAPES)

@@ -67,6 +67,7 @@ def test_norms_by_hand():
         np.testing.assert_allclose(norms, rms, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "tile"),
     [((1,), (6, 1)), ((1, None), (1, 8)), ((4,), (6, 4)), ((2, 4), (2, 4)), ((4, 3), (4, 3))],

@@ -52,7 +52,13 @@ def test_any_length_of_training(steps, sparsity):
 
 
 @pytest.mark.parametrize(
-    "base", [optax.adamw(0.01), optax.lion(0.01), optax.contrib.prodigy(), grda(0.05)]
+    "base",
+    [
+        optax.adamw(0.01),
+        pytest.param(optax.lion(0.01), marks=pytest.mark.slow),
+        pytest.param(optax.contrib.prodigy(), marks=pytest.mark.slow),
+        pytest.param(grda(0.05), marks=pytest.mark.slow),
+    ],
 )
 def test_any_optimizer(base):
     params, _ = trained(prune_with(base, 0.9, 60), 60)
