@@ -29,12 +29,14 @@ from ._compact import compact as compact
 from ._compact import fold_constants as fold_constants
 from ._curvature import gauss_newton_vp as gauss_newton_vp
 from ._curvature import hvp as hvp
-from ._directional import FlatProjection as FlatProjection
 from ._directional import directional_prune as directional_prune
 from ._directional import directional_scores as directional_scores
-from ._directional import flat_projection as flat_projection
 from ._dual_averaging import GRDAState as GRDAState
 from ._dual_averaging import dual_averaging as dual_averaging
+from ._eigenpairs import Eigenpairs as Eigenpairs
+from ._eigenpairs import top_eigenpairs as top_eigenpairs
+from ._flat import FlatProjection as FlatProjection
+from ._flat import flat_projection as flat_projection
 from ._grda import grda as grda
 from ._grouped import group_norms as group_norms
 from ._grouped import group_threshold as group_threshold
@@ -64,10 +66,8 @@ from ._sparsity import mask_overlap as mask_overlap
 from ._sparsity import nonzero_mask as nonzero_mask
 from ._sparsity import sparsity as sparsity
 from ._sparsity import sparsity_report as sparsity_report
-from ._spectrum import Eigenpairs as Eigenpairs
 from ._spectrum import SpectralValue as SpectralValue
 from ._spectrum import spectral_function as spectral_function
-from ._spectrum import top_eigenpairs as top_eigenpairs
 from ._suggest import suggest_c as suggest_c
 from ._surgeon import Surgery as Surgery
 from ._surgeon import obs_prune as obs_prune

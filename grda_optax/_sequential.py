@@ -10,7 +10,7 @@ import numpy as np
 
 from ._checks import PyTree, broadcast_mask, check_number
 from ._curvature import Batches, Loss, hvp, value_of
-from ._directional import below, ridged
+from ._flat import below, ridged
 from ._move import move_to_count, penalised_size, reachable, zeros_of, zeros_wanted
 from ._spectrum import lanczos_function
 from ._vectors import check_vector, size_of, widened

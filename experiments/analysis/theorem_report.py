@@ -80,7 +80,7 @@ def _law(rows: list[Row], folder: Path) -> str:
                 [
                     "t",
                     "from the paper's (median)",
-                    "of which the law explains",
+                    "divided by the law",
                     "from those in time (largest)",
                 ],
                 lines,

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grda_optax import top_eigenpairs, valley_prune
-from grda_optax._directional import flat_projection
+from grda_optax import flat_projection, top_eigenpairs, valley_prune
 
 from .test_theorem import STEPS, error, law, overlap, problem, right, run, valley_point
 
