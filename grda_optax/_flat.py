@@ -50,8 +50,8 @@ def flat_projection(
           \phi_\mu(x) = \mu \int_0^1 e^{-x (1 - u)} u^{\mu - 1} du,
 
       1 on flat directions, about :math:`\mu / x` on steep ones: flat is what is below about
-      :math:`1 / t`. Eigenvalues below 0 count as 0, since there :math:`\phi_\mu` grows
-      exponentially.
+      :math:`1 / t`. At eigenvalues below 0, where :math:`\phi_\mu` would grow exponentially, it
+      is :math:`2 - \phi_\mu(-x)`: above 1, with the same slope at 0, and never above 2.
     - ``cut``: all directions with :math:`|\lambda| \le \text{cut} \cdot |\lambda|_{\max}`. A jump
       within a dense spectrum is resolved slowly; the error says how well.
     - ``ridge``: :math:`P_0 = (\delta / (|H| + \delta))^2`, :math:`\delta = \text{ridge} \cdot

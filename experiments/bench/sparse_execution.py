@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "block": parsed.block,
             "rounds": parsed.rounds,
             "products": rows,
-            **provenance.of(),
+            **provenance.of("scipy"),
             "load": round(load, 2),
         }
         write_json(parsed.save, saved)

@@ -22,6 +22,7 @@ def test_every_block_runs_once_a_round_and_no_place_is_kept():
     assert all(cost.seconds >= 0 and math.isfinite(cost.ratio) for cost in costs.values())
 
 
+@pytest.mark.slow
 def test_each_is_timed_in_the_state_that_its_name_says():
     """The ramp goes on until the last step, and what is frozen is so before the first."""
     rounds = 2

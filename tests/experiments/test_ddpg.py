@@ -27,6 +27,7 @@ def play_toy(seed):
     return _ddpg.search(toy, features=2, episodes=400, exploring=50, seed=seed, settings=QUICK)
 
 
+@pytest.mark.slow
 def test_it_learns_the_best_action_of_each_state():
     found = play_toy(0)
     for turn, best in ((1, 0.8), (0, 0.3)):

@@ -77,6 +77,7 @@ def test_parameter_count(model):
     assert not jax.tree.leaves(statistics)
 
 
+@pytest.mark.slow
 def test_no_character_sees_a_later_one(model, tiny):
     params, statistics = model.init(jax.random.key(0))
     tokens = tiny.train.inputs[:2]

@@ -97,7 +97,7 @@ def test_an_unreadable_config_is_refused(tmp_path):
         RunFolder(tmp_path).open(SHORT)
 
 
-@pytest.mark.parametrize("model", ["mlp", "small_cnn"])
+@pytest.mark.parametrize("model", ["mlp", pytest.param("small_cnn", marks=pytest.mark.slow)])
 def test_scores_are_those_of_the_final_weights(train, make_job, tmp_path, model):
     """Counted here example by example, in one batch of another size."""
     config = change(SHORT, model=model, epochs=1)

@@ -159,6 +159,7 @@ def test_dtypes_and_kinds_of_arrays_stay():
     assert small["none"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "complex64"])
 @pytest.mark.parametrize("shape", [(5, 7), (3, 0), (1, 1)])
 def test_bcoo(dtype, shape):

@@ -238,6 +238,7 @@ def trained(tx, params, steps, update=None):
     return history, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prox"),
     [

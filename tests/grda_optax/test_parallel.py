@@ -238,7 +238,7 @@ def noisy_run(update, place=lambda tree: tree, init=None, steps=12):
     return history
 
 
-@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize("per_leaf", [False, pytest.param(True, marks=pytest.mark.slow)])
 class TestSplitParams:
     """The params over devices, of which each counts its own."""
 

@@ -64,6 +64,7 @@ def test_it_is_what_a_removal_costs_in_a_quadratic_without_coupling(float64):
         np.testing.assert_allclose(values[j], quadratic(w.at[j].set(0), batch), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_float64_where_it_is_enabled(float64):
     params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), PARAMS)
     found = obd_saliency(loss, params, [DATA])
@@ -131,6 +132,7 @@ def test_stochastic_is_within_its_standard_errors(stochastic):
     assert np.mean(off**2) > 0.3
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_that_of_the_formula(stochastic):
     matrix, half = hessian(), 0.5 * flat(PARAMS) ** 2
     variance = np.sum(matrix**2, axis=1) - np.diag(matrix) ** 2
