@@ -26,6 +26,7 @@ def thresholds(rule, steps, dtype=jnp.float32):
     return jax.lax.scan(step, start, jnp.arange(1, steps + 1, dtype=jnp.int32))[1]
 
 
+@pytest.mark.slow
 def test_no_drift_in_float32():
     """After 700,000 additions the sum is the closed form to rounding, whatever the scale is."""
     steps = 700_000
