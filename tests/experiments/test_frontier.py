@@ -197,6 +197,7 @@ def test_seconds_are_relative_to_the_dense_run_that_was_timed_beside(finished):
     assert "seconds a step" in table.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["all", "some", "one"])
 def test_the_pages_of_any_rows_can_be_made(finished, tuning, tmp_path, kept):
     rows = {"all": finished, "some": finished[::7], "one": finished[3:4]}[kept]

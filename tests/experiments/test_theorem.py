@@ -118,6 +118,7 @@ def rows_file(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_a_page_is_made_from_rows(rows_file, tmp_path):
     """With a method that stops short of a sparsity, and one that has a single seed."""
     rows = [

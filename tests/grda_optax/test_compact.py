@@ -78,6 +78,7 @@ def test_the_outputs_stay(activation):
     )
 
 
+@pytest.mark.slow
 def test_heads_go_as_wholes():
     params = normal_like(jax.random.key(0), ATTENTION)
     params["value"] = params["value"].at[:, jnp.array([0, 2])].set(0)

@@ -415,6 +415,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(trees, st.booleans())
 def test_any_tree_comes_back(tmp_path_factory, tree, deflate):
     path = tmp_path_factory.getbasetemp() / "any.safetensors"

@@ -65,6 +65,7 @@ def test_any_optimizer(base):
     assert kernel_zeros(params) == TOTAL - round((1 - 0.9) * TOTAL)
 
 
+@pytest.mark.slow
 def test_it_is_short_for_a_chain():
     base = optax.sgd(0.05, momentum=0.9)
     short = prune_with(

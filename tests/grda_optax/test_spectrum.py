@@ -133,6 +133,7 @@ def test_functions_in_float64(name, keep_basis, float64):
     check_function(FUNCTIONS[name], keep_basis, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_basis", [True, False])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_in_float32(name, keep_basis):
