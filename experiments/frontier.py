@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from experiments import study
+from experiments.checks import check_integer
 from experiments.log import Row, append_row
 from experiments.studies.contenders import CONTENDERS
 from experiments.studies.frontier import MLP, READ_AT, SEEDS
@@ -68,6 +69,11 @@ def main() -> int:
     """Runs the frontier from the command line."""
     console = Console()
     arguments = tyro.cli(Arguments, prog="python -m experiments.frontier")
+    try:
+        check_integer("workers", arguments.workers, 1)
+    except ValueError as error:
+        console.print(f"[red]error:[/red] {error}")
+        return 2
     if arguments.time:
         time(console)
     elif not arguments.render_only:

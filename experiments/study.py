@@ -24,6 +24,7 @@ from rich.console import Console
 from experiments import data, provenance
 from experiments.analysis.pages import PAGES
 from experiments.checkpoint import RunFolder
+from experiments.checks import check_integer
 from experiments.config import Config, Runtime
 from experiments.configs import command as command
 from experiments.configs import folder_of as folder_of
@@ -252,6 +253,11 @@ def main() -> int:
     unknown = [name for name in names if name not in STUDIES]
     if unknown:
         console.print(f"[red]error:[/red] studies are {', '.join(STUDIES)}, got {unknown[0]!r}.")
+        return 2
+    try:
+        check_integer("workers", arguments.workers, 1)
+    except ValueError as error:
+        console.print(f"[red]error:[/red] {error}")
         return 2
     if not arguments.render_only:
         for name in names:

@@ -8,7 +8,7 @@ import pytest
 import tyro
 from rich.console import Console
 
-from experiments import study
+from experiments import frontier, study
 from experiments.config import Config
 from experiments.configs import PRESETS
 from experiments.health import DivergedError
@@ -145,3 +145,10 @@ def test_spread_by_hand():
     assert x.interval == pytest.approx(3.182 * 1.2909944 / 2, rel=1e-3)
     assert tables.plus_minus(x) == "2.50 ± 1.29"
     assert tables.plus_minus(tables.spread([7.0])) == "7.00"
+
+
+@pytest.mark.parametrize("command", [study, frontier])
+def test_too_few_workers_are_refused_at_once(command, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["command", "--workers", "0"])
+    assert command.main() == 2
+    assert "workers must be an integer >= 1, got 0." in capsys.readouterr().out
