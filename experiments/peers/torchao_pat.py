@@ -106,6 +106,16 @@ def optimizer(args: argparse.Namespace, model: nn.Sequential, total: int) -> Pru
     return PruneOptimizer(base, warmup_steps=round(args.warmup * total), healing_start_step=heal)
 
 
+def state_bytes(prune: PruneOptimizer) -> int:
+    """Bytes of what the optimizer keeps beside the weights."""
+    return sum(
+        value.numel() * value.element_size()
+        for state in prune.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
+
+
 def main() -> None:
     """Trains once, and writes the row."""
     args = arguments()
@@ -172,6 +182,8 @@ def main() -> None:
         "command": shlex.join(["python", "experiments/peers/torchao_pat.py", *sys.argv[1:]]),
         "result": {
             "steps": total,
+            "gradient_evaluations": total,
+            "state_bytes": state_bytes(prune),
             "seconds": seconds,
             "train_loss": float(np.mean(losses[-50:])),
             "eval_accuracy": accuracy,

@@ -15,6 +15,8 @@ from experiments.config import Config, MethodName
 Changes = Mapping[str, Any]
 """Values by the dotted names of fields, such as `gmp.update_every`."""
 
+PeerName = Literal["pat_constraint", "pat_lasso"]
+
 TRIALS = 4
 RATES = (0.05, 0.1)
 MORE_RATES = (0.02, 0.05, 0.1, 0.2)
@@ -26,7 +28,7 @@ class Contender:
 
     label: str
     """Its name in tables and figures."""
-    method: MethodName
+    method: MethodName | PeerName
     grid: Mapping[str, Sequence[Any]]
     """Fields and their values; the trials are the product."""
     kind: Literal["told", "swept", "once"] = "told"
@@ -203,6 +205,27 @@ CONTENDERS: dict[str, Contender] = {
         takes=("lottery_equal", {"lottery.prune_fraction": ""}),
     ),
 }
+
+
+# Of other libraries; experiments.peers.pat runs them, in an environment of their own.
+PEERS: dict[str, Contender] = {
+    "pat_constraint": Contender(
+        "PAT, exact sparsity",
+        "pat_constraint",
+        {"learning_rate": RATES, "heal_at": (0.75, 0.9)},
+        models=("mlp",),
+    ),
+    "pat_lasso": Contender(
+        "PAT, lasso",
+        "pat_lasso",
+        {"learning_rate": RATES, "heal_at": (0.75, 1.0)},
+        kind="swept",
+        strength="reg_lambda",
+        start=5e-4,
+        models=("mlp",),
+    ),
+}
+EVERYONE = CONTENDERS | PEERS
 
 
 def changed(config: Config, changes: Changes) -> Config:

@@ -9,14 +9,14 @@ from experiments.config import Config
 from experiments.configs import fashion_mnist_cnn_recipe, fashion_mnist_recipe
 from experiments.log import Row
 from experiments.studies import frontier_figures, sweep, tables
-from experiments.studies.contenders import CONTENDERS, Changes
+from experiments.studies.contenders import CONTENDERS, EVERYONE, Changes
 from experiments.studies.frontier_cells import Results
 from experiments.studies.frontier_tuning import all_chosen, at_place, places_found, score, trial
 from experiments.studies.rows import compact as compact
 from experiments.studies.rows import results_by_config
 
 title = "The frontier, Fashion-MNIST"
-NEEDS = ("frontier", "frontier_tuning", "frontier_time")
+NEEDS = ("frontier", "frontier_tuning", "frontier_time", "torchao_pat")
 DIVERGED = True  # the tables show them
 
 
@@ -50,14 +50,16 @@ READ_AT = 0.95
 """The sparsity at which costs and layers are looked at."""
 
 
-def runs(rows: list[Row], tuning: list[Row], time: list[Row]) -> list[tuple[Config, str]]:
+def runs(
+    rows: list[Row], tuning: list[Row], time: list[Row], peers: list[Row]
+) -> list[tuple[Config, str]]:
     """What is known so far to be needed, in the order in which it tells most.
 
     A contender comes in when its tuning is complete; each stage is planned when the one before it
     is done. When all have run on the MLP it is known which are the best, and what these are run on
     besides.
     """
-    del time
+    del time, peers
     settings, results = all_chosen(tuning), results_by_config(rows)
     within = [name for name, x in CONTENDERS.items() if not x.beyond]
     beyond = [name for name, x in CONTENDERS.items() if x.beyond]
@@ -134,7 +136,12 @@ def sweep_places(
 
 
 def render(
-    rows: list[Row], folder: Path, own: list[Row], tuning: list[Row], time: list[Row]
+    rows: list[Row],
+    folder: Path,
+    own: list[Row],
+    tuning: list[Row],
+    time: list[Row],
+    peers: list[Row],
 ) -> str:
     """A table and two figures for each network, and the layers of all."""
     del own, tuning
@@ -153,7 +160,8 @@ def render(
         "that lie below the axes, and open circles are the runs of a sweep.",
     ]
     for network in NETWORKS:
-        results = Results(rows, network.base.model)
+        reported = [row for row in peers if row["config"]["evaluate"] == "test"]
+        results = Results([*rows, *reported], network.base.model)
         if not results.names():
             continue
         model = network.base.model
@@ -177,18 +185,18 @@ def table(results: Results, network: Network, time: list[Row]) -> str:
 
     def order(name: str) -> tuple[bool, float]:
         mean = results.score(name, READ_AT).mean
-        return CONTENDERS[name].kind == "once", math.inf if math.isnan(mean) else -mean
+        return EVERYONE[name].kind == "once", math.inf if math.isnan(mean) else -mean
 
     lines = []
     for name in sorted(results.names(), key=order):
-        once = CONTENDERS[name].kind == "once"
+        once = EVERYONE[name].kind == "once"
         shown = [cell(results, name, s) for s in (sparsities[:1] if once else sparsities)]
         if once:
             shown = [f"{shown[0]} (no zeros)", *[""] * (len(sparsities) - 1)]
         gain = results.gain(name, "gmp", READ_AT)
         lines.append(
             [
-                CONTENDERS[name].label,
+                EVERYONE[name].label,
                 *shown,
                 f"{len(results.seeds(name))}",
                 times(results.relative(name, "gradient_evaluations", READ_AT)),
@@ -212,7 +220,7 @@ def table(results: Results, network: Network, time: list[Row]) -> str:
 def cell(results: Results, name: str, sparsity: float) -> str:
     """The mean with its interval, and how many runs have diverged."""
     score, diverged = results.score(name, sparsity), results.diverged(name, sparsity)
-    told = CONTENDERS[name].kind != "swept"
+    told = EVERYONE[name].kind != "swept"
     note = f"{diverged} diverged" if diverged and told else ""
     if not score.n:
         return note or "-"

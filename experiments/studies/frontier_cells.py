@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from experiments.log import Row
 from experiments.studies import sweep, tables
-from experiments.studies.contenders import CONTENDERS, contender_of
+from experiments.studies.contenders import CONTENDERS, EVERYONE, PEERS, contender_of
 from experiments.studies.rows import config_of, has_diverged
 from experiments.studies.tables import Spread
 
@@ -15,11 +15,12 @@ class Results:
 
     def __init__(self, rows: Iterable[Row], model: str, seeds: Sequence[int] | None = None):
         """Takes the rows of a network, and of some seeds alone where these are given."""
-        self._rows: dict[str, dict[int, list[Row]]] = {name: {} for name in CONTENDERS}
+        self._rows: dict[str, dict[int, list[Row]]] = {name: {} for name in EVERYONE}
         for row in rows:
             if row["config"]["model"] != model:
                 continue
-            name = contender_of(config_of(row))
+            (method,) = row["config"]["method"]
+            name = method if method in PEERS else contender_of(config_of(row))
             seed = int(row["config"]["seed"])
             if seeds is None or seed in seeds:
                 self._rows[name].setdefault(seed, []).append(row)
@@ -38,7 +39,7 @@ class Results:
 
     def diverged(self, name: str, sparsity: float) -> int:
         """How many runs at a sparsity did not; of a contender without one, how many at all."""
-        told = CONTENDERS[name].kind == "told"
+        told = EVERYONE[name].kind == "told"
         return sum(
             has_diverged(row) and (not told or row["config"]["sparsity"] == sparsity)
             for rows in self._rows[name].values()
@@ -47,7 +48,7 @@ class Results:
 
     def at(self, name: str, sparsity: float) -> dict[int, float]:
         """The accuracy in per cent at a sparsity, by seed: what was run, or interpolated."""
-        kind = CONTENDERS[name].kind
+        kind = EVERYONE[name].kind
         found = {}
         for seed, rows in sorted(self._rows[name].items()):
             ended = [row for row in rows if not has_diverged(row)]
@@ -73,7 +74,7 @@ class Results:
 
     def nearest(self, name: str, sparsity: float) -> list[Row]:
         """The runs at a sparsity; of a swept contender each seed's nearest, if not far off."""
-        kind = CONTENDERS[name].kind
+        kind = EVERYONE[name].kind
         ended = self.runs(name)
         if kind == "once":
             return ended
@@ -101,7 +102,7 @@ class Results:
         """
         means = {
             name: tables.spread(self.score(name, s).mean for s in sparsities).mean
-            for name, x in CONTENDERS.items()
+            for name, x in CONTENDERS.items()  # which more seeds are run of, and no peer's
             if x.kind != "once" and not x.beyond
         }
         ranked = [name for name, mean in means.items() if not math.isnan(mean)]

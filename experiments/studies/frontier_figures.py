@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 
 from experiments.plotting import plt
 from experiments.studies import tables
-from experiments.studies.contenders import CONTENDERS
+from experiments.studies.contenders import EVERYONE
 from experiments.studies.frontier_cells import Results
 from experiments.studies.labels import GREY, Style, label, styles
 
@@ -46,7 +46,7 @@ def _limits(axes: Axes, seen: list[float], everything: list[float]) -> None:
 
 def _text(axes: Axes, name: str, value: float) -> str:
     below = value < axes.get_ylim()[0]
-    return CONTENDERS[name].label + (f" ({value:.1f})" if below else "")
+    return EVERYONE[name].label + (f" ({value:.1f})" if below else "")
 
 
 def accuracy_by_sparsity(
@@ -58,7 +58,7 @@ def accuracy_by_sparsity(
     for name in results.names():
         cells = [(s, results.score(name, s)) for s in sparsities]
         cells = [(s, score) for s, score in cells if score.n]
-        if cells and CONTENDERS[name].kind != "once":
+        if cells and EVERYONE[name].kind != "once":
             curves[name] = cells
     if not curves:
         return False
@@ -116,7 +116,7 @@ def _curve(
         alpha=1 if style.stands_out else 0.55,
         zorder=order,
     )
-    if CONTENDERS[name].kind == "swept":
+    if EVERYONE[name].kind == "swept":
         points = [(tables.sparsity(r) / 100, tables.accuracy(r)) for r in results.runs(name)]
         points = [(s, accuracy) for s, accuracy in points if s < 1]
         axes.scatter(
@@ -202,11 +202,11 @@ def layers(results: Results, sparsities: Sequence[float], read_at: float, path: 
     others = [name for name in results.names() if name not in ranked]
     for name in [*ranked, *others]:
         rows = results.nearest(name, read_at)
-        if not rows or CONTENDERS[name].kind == "once" or name == "dense_narrow":
+        if not rows or EVERYONE[name].kind == "once" or name == "dense_narrow":
             continue
         zeros = tables.spread(map(tables.sparsity, rows)).mean
         off = abs(zeros - 100 * read_at) > 0.1
-        text = CONTENDERS[name].label + (f" (at {zeros:.1f} %)" if off else "")
+        text = EVERYONE[name].label + (f" (at {zeros:.1f} %)" if off else "")
         kept[text] = {
             leaf: tables.spread(
                 100 * row["result"]["leaves"][leaf]["nnz"] / row["result"]["leaves"][leaf]["total"]

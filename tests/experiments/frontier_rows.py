@@ -80,4 +80,4 @@ def tuning_rows():
 
 
 def frontier_rows(tuning):
-    return complete(frontier.runs, tuning, [])
+    return complete(frontier.runs, tuning, [], [])

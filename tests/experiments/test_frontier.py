@@ -73,17 +73,17 @@ def test_what_never_ends_is_chosen_by_nobody(tuning):
 
 
 def test_a_run_is_planned_when_its_tuning_is_complete(tuning):
-    assert frontier.runs([], [], []) == []
+    assert frontier.runs([], [], [], []) == []
     mine = [r for r in tuning if contender_of(config_of(r)) == "recipe"]
-    planned = [config for config, _ in frontier.runs([], mine, [])]
+    planned = [config for config, _ in frontier.runs([], mine, [], [])]
     assert [config.sparsity for config in planned] == [0.95, 0.9, 0.98, 0.8, 0.99]
     assert {contender_of(config) for config in planned} == {"recipe"}
     assert {config.evaluate for config in planned} == {"test"}
     # Seeds come in the outer loop: the next one when this is done.
     rows = [row_of(config) for config in planned]
-    more = [config.seed for config, _ in frontier.runs(rows, mine, [])]
+    more = [config.seed for config, _ in frontier.runs(rows, mine, [], [])]
     assert more == [0] * 5 + [1] * 5
-    assert [c.seed for c, _ in frontier.runs(rows[:-1], mine, [])] == [0] * 5
+    assert [c.seed for c, _ in frontier.runs(rows[:-1], mine, [], [])] == [0] * 5
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_the_plan_grows_to_what_the_best_are_run_on(tuning, finished):
     assert of("small_cnn", 3) == set()
     # Until all have run on the MLP nothing is known of the CNN.
     part = [row for row in finished if row["config"]["seed"] < 2]
-    assert {c.model for c, _ in frontier.runs(part, tuning, [])} == {"mlp"}
+    assert {c.model for c, _ in frontier.runs(part, tuning, [], [])} == {"mlp"}
 
 
 def test_all_seeds_of_a_sweep_have_the_strengths_that_the_first_has_found(finished):
@@ -201,7 +201,7 @@ def test_seconds_are_relative_to_the_dense_run_that_was_timed_beside(finished):
 @pytest.mark.parametrize("kept", ["all", "some", "one"])
 def test_the_pages_of_any_rows_can_be_made(finished, tuning, tmp_path, kept):
     rows = {"all": finished, "some": finished[::7], "one": finished[3:4]}[kept]
-    page = frontier.render(rows, tmp_path, rows, tuning, [])
+    page = frontier.render(rows, tmp_path, rows, tuning, [], [])
     assert "**mlp**, 15 epochs" in page
     for picture in tmp_path.glob("*.png"):
         assert f"({picture.name})" in page

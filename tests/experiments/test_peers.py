@@ -10,7 +10,10 @@ import pytest
 
 import experiments
 from experiments import data, models
-from experiments.peers import export_data
+from experiments.peers import export_data, pat
+from experiments.studies import frontier
+from experiments.studies.contenders import PEERS
+from experiments.studies.frontier_cells import Results
 
 BATCH = 100
 
@@ -74,3 +77,68 @@ def test_a_peer_needs_nothing_of_this_project():
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
     assert imported - set(sys.stdlib_module_names) == {"numpy", "torch", "torchao"}
+
+
+def peer_row(run):
+    """A row as the script prints it, whose accuracy falls with the sparsity and the rate."""
+    given = dict(run)
+    strength = given.get("reg_lambda", 0.0)
+    sparsity = given.get("sparsity", 1 - 0.5 / (1 + 4 * strength / 5e-4))
+    return {
+        "config": {
+            **{"model": "mlp", "method": ["pat_" + given["method"]], "sparsity": sparsity},
+            **{"learning_rate": given["learning_rate"], "seed": given["seed"]},
+            "pat": {"reg_lambda": strength, "heal_at": given["heal_at"]},
+            "evaluate": given["evaluate"],
+        },
+        "result": {
+            "eval_accuracy": 0.9 - 0.1 * sparsity**20 - 0.1 * given["learning_rate"],
+            "penalised": {"nnz": round((1 - sparsity) * 266_200), "total": 266_200},
+            "gradient_evaluations": 7020,
+            "state_bytes": 2_131_280,
+        },
+    }
+
+
+def test_pat_is_planned_like_every_other_contender():
+    """Four trials each, then three seeds at the sparsities of all; nothing twice."""
+    rows = []
+    while planned := pat.missing(rows):
+        rows.append(peer_row(planned[0]))
+        assert pat.run_of_row(rows[-1]) == planned[0]
+    told = [row for row in rows if row["config"]["method"] == ["pat_constraint"]]
+    assert len(told) == 4 + 3 * len(frontier.MLP.sparsities)
+    reported = [row for row in rows if row["config"]["evaluate"] == "test"]
+    # The lower rate was better on the validation split, and of equals the first.
+    assert {row["config"]["learning_rate"] for row in reported} == {0.05}
+    assert {row["config"]["pat"]["heal_at"] for row in reported} == {0.75}
+    assert all(row["config"]["seed"] in frontier.SEEDS for row in reported)
+    results = Results(reported, "mlp")
+    assert results.names() == list(PEERS)
+    for name in PEERS:  # the sweep has reached to both sides of every sparsity
+        for sparsity in frontier.MLP.sparsities:
+            assert results.score(name, sparsity).n == 3
+    # Which contenders have more seeds, and which go on to the CNN, is not for a peer to say.
+    assert results.ranking(frontier.MLP.sparsities) == []
+
+
+def test_pat_stands_in_the_table_beside_the_others(tmp_path):
+    rows = []
+    while planned := pat.missing(rows):
+        rows.append(peer_row(planned[0]))
+    table = frontier.table(
+        Results([row for row in rows if row["config"]["evaluate"] == "test"], "mlp"),
+        frontier.MLP,
+        [],
+    )
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+    assert set(lines) == {peer.label for peer in PEERS.values()}
+
+
+def test_the_arguments_of_a_run_are_those_of_the_script():
+    """Which stands in another environment, and cannot be imported here."""
+    source = (Path(experiments.__file__).parent / "peers" / "torchao_pat.py").read_text()
+    for run in pat.missing([]):
+        names = [word for word in pat.words(run) if word.startswith("--")]
+        assert all(f'"{name}"' in source for name in names)
+        assert len(set(names)) == len(names)
