@@ -318,6 +318,9 @@ class Runtime:
     """Write where the weights are not zero at the end of each epoch, for analysis.topology."""
     stop_after: int | None = None
     """Stop after this step with a checkpoint; the same command without it goes on."""
+    dry_run: bool = False
+    """Print what the run would take, from the program compiled for these devices, and stop. Needs
+    no data and writes nothing."""
     overwrite: bool = False
     """Delete what is in the run's folder and start anew."""
     progress: bool = True
