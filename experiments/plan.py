@@ -34,6 +34,13 @@ _COLLECTIVE = re.compile(
     r"(?P<name>all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\("
 )
 _ARRAY = re.compile(r"(?P<type>pred|[a-z]+)(?P<bits>\d*)\[(?P<shape>[\d,]*)\]")
+MEMORY = {
+    "params": "params_bytes",
+    "optimizer state": "optimizer_bytes",
+    "batch": "batch_bytes",
+    "temporaries": "temporary_bytes",
+    "memory in all": "memory_bytes",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,15 +155,13 @@ def abstract_arguments(
         params, opt_state = jax.eval_shape(
             lambda params: reparameterisation.start(weights_of, tx, params, 0), params
         )
-    state = State(jax.ShapeDtypeStruct((), jnp.int32), params, statistics, opt_state)
-    train = data.in_memory(job.dataset.train)
-    batch = data.Split(
-        *(
-            jax.ShapeDtypeStruct((job.config.batch_size, *x.shape[1:]), x.dtype)
-            for x in (train.inputs, train.labels)
-        )
-    )
-    return state, batch
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    size = job.config.batch_size
+    batch: Any = [
+        jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        for x in data.in_memory(job.dataset.train)
+    ]
+    return State(step, params, statistics, opt_state), data.Split(*batch)
 
 
 def size_of(tree: PyTree) -> int:
@@ -184,7 +189,7 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
 def show(plans: Sequence[Plan], console: Console) -> None:
     """Prints plans beside each other."""
     first = plans[0]
-    table = Table(title=None)
+    table = Table()
     table.add_column(f"of each of {first.devices} x {first.device_kind}")
     for x in plans:
         table.add_column(x.method, justify="right")
@@ -195,13 +200,11 @@ def show(plans: Sequence[Plan], console: Console) -> None:
     row("steps", *(f"{x.steps:,}" for x in plans))
     row("steps an epoch", *(f"{x.steps_per_epoch:,}" for x in plans))
     row("weights", *(f"{x.weights:,}" for x in plans))
-    row("batch", *(f"{x.batch_per_device:,}" for x in plans))
+    row("examples a step", *(f"{x.batch_per_device:,}" for x in plans))
     row("FLOPs a step, of the network", *(f"{x.model_flops:.4g}" for x in plans))
     row("FLOPs a step, compiled", *(f"{x.compiled_flops:.4g}" for x in plans))
-    for name in ("params", "optimizer", "batch", "temporary", "memory"):
-        label = {"optimizer": "optimizer state", "temporary": "temporaries", "memory": "in all"}
-        values = (f"{getattr(x, name + '_bytes') / 2**20:,.1f} MiB" for x in plans)
-        row(label.get(name, name), *values)
+    for name, field in MEMORY.items():
+        row(name, *(f"{getattr(x, field) / 2**20:,.2f} MiB" for x in plans))
     names = sorted({name for x in plans for name in x.collectives})
     for name in names:
         entries = (x.collectives.get(name, {"count": 0, "bytes": 0}) for x in plans)
