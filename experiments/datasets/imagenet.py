@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from experiments.checks import check
+
 NAME, VERSION = "imagenet2012", "5.1.0"
 CLASSES = 1000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -23,11 +25,16 @@ def folder(data_dir: Path | None) -> Path:
 
 
 def sources(data_dir: Path | None) -> dict[str, Any] | None:
-    """Both splits, each from an index to the encoded image and the label; None if not prepared."""
-    try:
-        builder = tfds.builder_from_directory(folder(data_dir))
-    except (FileNotFoundError, tfds.core.registered.DatasetNotFoundError):
+    """Both splits, each from an index to the encoded image and the label; None if not prepared.
+
+    Raises:
+        ValueError: it is prepared in a format that cannot be read in any order.
+    """
+    if not (folder(data_dir) / "dataset_info.json").is_file():
         return None
+    builder = tfds.builder_from_directory(folder(data_dir))
+    file_format = builder.info.file_format.value
+    check(file_format == "array_record", "file_format of imagenet2012", file_format, "array_record")
     # Encoded, since a decoded one is ten times as large, and most of it is cut away.
     decoders = {"image": tfds.decode.SkipDecoding()}
     return {
