@@ -60,7 +60,7 @@ def measured(rows: Sequence[Row], steps_per_epoch: int) -> list[Point]:
 
 def beside(mine: Sequence[Point], theirs: Sequence[Point]) -> list[tuple[Point, Point]]:
     """Each published point that the run has reached, or is the first beyond its end."""
-    pairs = []
+    pairs: list[tuple[Point, Point]] = []
     for point in theirs:
         reached = [x for x in mine if x.epoch <= point.epoch]
         if reached and (not pairs or pairs[-1][0] != reached[-1]):
