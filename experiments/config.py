@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from experiments.augment import Augment
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
@@ -37,9 +38,28 @@ from experiments.methods.soft_threshold_reparameterisation import Settings as ST
 from experiments.methods.swa import Settings as SWASettings
 from experiments.methods.variational_dropout import Settings as VariationalDropoutSettings
 
-Dataset = Literal["digits", "fashion_mnist", "python_text"]
+Dataset = Literal[
+    "digits",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "imagenet2012",
+    "generated_cifar10",
+    "generated_cifar100",
+    "generated_imagenet2012",
+    "python_text",
+]
 ModelName = Literal[
-    "mlp", "small_cnn", "small_cnn_quarter", "small_cnn_sixteenth", "lenet5", "char_transformer"
+    "mlp",
+    "small_cnn",
+    "small_cnn_quarter",
+    "small_cnn_sixteenth",
+    "lenet5",
+    "vgg16",
+    "vgg16_bn",
+    "wrn_28_10",
+    "resnet50",
+    "char_transformer",
 ]
 MethodName = Literal[
     "dense",
@@ -81,11 +101,12 @@ class Config:
     """What the numbers of a run depend on. Two runs with equal configs give equal numbers."""
 
     dataset: Dataset = "digits"
-    """The data set: images by their TFDS name, or `python_text`, which only `char_transformer`
-    reads."""
+    """The data set: images by their TFDS name, made-up ones of the same shape (`generated_...`), or
+    `python_text`, which only `char_transformer` reads."""
     model: ModelName = "mlp"
     """The network: `mlp` (300-100), `small_cnn` (three convolutions with BatchNorm; also at a
-    quarter and at a sixteenth of its width), `lenet5` or, for text, `char_transformer`."""
+    quarter and at a sixteenth of its width), `lenet5`, `vgg16` (as the paper trains it, with
+    dropout; `vgg16_bn` has BatchNorm), `wrn_28_10`, `resnet50` or, for text, `char_transformer`."""
     method: tuple[MethodName, ...] = ("dense", "grda")
     """The methods to run and to compare, from the same start and with the same batches."""
     epochs: int = 30
@@ -94,12 +115,23 @@ class Config:
     """Updates in the whole run; by default as many as there are in `epochs`."""
     batch_size: int = 128
     """Examples an update, over all devices together."""
+    augment: Augment = "none"
+    """What training sees of an image: `crop_flip` is a random part of it, mirrored half of the time
+    (of photographs a part of random size, and of the others a window with black pixels around)."""
     optimizer: OptimizerName = "sgd"
     """The optimizer of every method but `grda`, which is one."""
     learning_rate: float = 0.1
     """The learning rate, at its highest."""
-    schedule: Literal["constant", "cosine", "step"] = "constant"
-    """How the rate goes on: `cosine` falls to zero, `step` to a tenth at 1/2 and at 3/4."""
+    schedule: Literal["constant", "cosine", "step", "plateau_linear", "milestones"] = "constant"
+    """How the rate goes on: `cosine` falls to zero, `step` to a tenth at 1/2 and at 3/4,
+    `plateau_linear` from 1/2 to 9/10 in a line to a hundredth, and `milestones` where told."""
+    milestones: tuple[int, ...] = ()
+    """Of the schedule `milestones`: the epochs after which the rate falls to a tenth."""
+    warmup_epochs: int = 0
+    """Over so many epochs the rate rises in a line to what the schedule says."""
+    label_smoothing: float = 0.0
+    """The share of a label that is spread evenly over all classes in training, from 0 to below 1.
+    """
     momentum: float = 0.0
     """The momentum of SGD and of gRDA, from 0 (none) to below 1."""
     weight_decay: float = 0.0
@@ -201,6 +233,17 @@ class Config:
         check(self.sparsity < 1, "sparsity", self.sparsity, "below 1")
         check(self.momentum < 1, "momentum", self.momentum, "below 1")
         check_finite("weight_decay", self.weight_decay)
+        check_finite("label_smoothing", self.label_smoothing)
+        check(self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "below 1")
+        check_integer("warmup_epochs", self.warmup_epochs, 0)
+        milestones = tuple(self.milestones)
+        object.__setattr__(self, "milestones", milestones)
+        for epoch in milestones:
+            check_integer("milestones", epoch, 1)
+        wanted = "epochs where the schedule is milestones, and none else"
+        check((self.schedule == "milestones") == bool(milestones), "milestones", milestones, wanted)
+        if self.dataset == "python_text":
+            check(self.augment == "none", "augment", self.augment, "none for text")
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """The fields in which two configs differ, each with both values."""
@@ -275,6 +318,9 @@ class Runtime:
     """Write where the weights are not zero at the end of each epoch, for analysis.topology."""
     stop_after: int | None = None
     """Stop after this step with a checkpoint; the same command without it goes on."""
+    dry_run: bool = False
+    """Print what the run would take, from the program compiled for these devices, and stop. Needs
+    no data and writes nothing."""
     overwrite: bool = False
     """Delete what is in the run's folder and start anew."""
     progress: bool = True

@@ -1,32 +1,26 @@
-"""A data set by its TFDS name, as arrays; and its batches, as a pure function of seed and step."""
+"""A data set by its name, in memory or as a stream; and its batches, from seed and step alone."""
 
 import functools
 import logging
 import socket
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from experiments.datasets import BUILDERS, TEXTS
+from experiments.augment import Augment, pad_crop_flip
+from experiments.datasets import BUILDERS, GENERATED, PIXELS, SHAPES, TEXTS, generated, imagenet
 from experiments.datasets.fashion_mnist import (
     DEBIAN_FOLDER,
     DEBIAN_PACKAGE,
     restore_originals,
 )
-
-
-class Split(NamedTuple):
-    """Examples on the host: uint8 inputs and int32 labels.
-
-    Images (n, height, width, channels) have a label each (n,); texts (n, characters) have one for
-    each character, which is the next one (n, characters).
-    """
-
-    inputs: np.ndarray
-    labels: np.ndarray
+from experiments.stream import Split as Split
+from experiments.stream import Stream as Stream
+from experiments.stream import epoch_order as epoch_order
 
 
 class Dataset(NamedTuple):
@@ -35,11 +29,11 @@ class Dataset(NamedTuple):
     Text has no pixels: its mean is 0, and its deviation 1.
     """
 
-    train: Split
-    test: Split
+    train: Split | Stream
+    test: Split | Stream
     num_classes: int
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
 
 
 class DataNotFoundError(Exception):
@@ -56,19 +50,65 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
     if name in TEXTS:
         splits = {split: Split(*arrays) for split, arrays in TEXTS[name].read().items()}
         return Dataset(**splits, num_classes=len(TEXTS[name].SYMBOLS), mean=0.0, std=1.0)
+    if name in GENERATED:
+        return _generated(GENERATED[name])
+    if name == imagenet.NAME:
+        return _imagenet(data_dir)
     # Both settings are TFDS's own: without the format it would look for TensorFlow's.
     logging.getLogger("absl").setLevel(logging.ERROR)  # of OpenCV and folders yet to be made
     builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         _prepare(builder)
     splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
-    pixels = splits["train"].inputs / np.float32(255)
-    return Dataset(
-        **splits,
-        num_classes=builder.info.features["label"].num_classes,
-        mean=float(pixels.mean(dtype=np.float64)),
-        std=float(pixels.std(dtype=np.float64)),
+    mean, std = PIXELS[name] if name in PIXELS else _pixels(splits["train"].inputs)
+    classes = builder.info.features["label"].num_classes
+    return Dataset(**splits, num_classes=classes, mean=mean, std=std)
+
+
+def _pixels(images: np.ndarray) -> tuple[float, float]:
+    """Their mean and their deviation."""
+    pixels = images / np.float32(255)
+    return float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+
+
+def _generated(name: str) -> Dataset:
+    shape, (mean, std) = SHAPES[name], PIXELS[name]
+    if name == imagenet.NAME:
+        train, test = (Stream(generated.Source(shape, test)) for test in (False, True))
+        return Dataset(train, test, shape.num_classes, mean, std)
+    arrays = [Split(*generated.arrays(shape, test)) for test in (False, True)]
+    return Dataset(arrays[0], arrays[1], shape.num_classes, mean, std)
+
+
+def _imagenet(data_dir: Path | None) -> Dataset:
+    sources = imagenet.sources(data_dir)
+    if sources is None:
+        raise DataNotFoundError(
+            f"{imagenet.NAME} is not prepared in {imagenet.folder(data_dir)}. Get the two archives "
+            "from image-net.org, put them where TFDS looks for them (DATA_DIR/downloads/manual), "
+            "and in an environment with TensorFlow run this once (--data-dir names the DATA_DIR): "
+            f'python -c "{imagenet.PREPARE}"'
+        )
+    splits = {name: Stream(source) for name, source in sources.items()}
+    mean, std = PIXELS[imagenet.NAME]
+    return Dataset(**splits, num_classes=imagenet.CLASSES, mean=mean, std=std)
+
+
+def outline(name: str) -> Dataset:
+    """A data set's shapes without its content, and without any memory: to plan a run."""
+    if name in TEXTS:
+        return load(name)
+    name = GENERATED.get(name, name)
+    shape = SHAPES[name]
+    mean, std = PIXELS.get(name, (0.0, 1.0))
+    train, test = (
+        Split(
+            np.broadcast_to(np.uint8(0), (count, *shape.image)),
+            np.broadcast_to(np.int32(0), (count,)),
+        )
+        for count in (shape.train, shape.test)
     )
+    return Dataset(train, test, shape.num_classes, mean, std)
 
 
 def _prepare(builder: Any) -> None:
@@ -76,7 +116,7 @@ def _prepare(builder: Any) -> None:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    config = {"try_download_gcs": False}
+    config: dict[str, Any] = {"try_download_gcs": False}
     if not builder.url_infos:  # nothing to download
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**config))
     elif builder.name == "fashion_mnist" and DEBIAN_FOLDER.is_dir():
@@ -86,15 +126,35 @@ def _prepare(builder: Any) -> None:
                 download_dir=Path(folder) / "downloads",
                 download_config=tfds.download.DownloadConfig(manual_dir=folder, **config),
             )
+    elif (manual := _manual_folder(builder)) is not None and (manual / _archive(builder)).exists():
+        config["manual_dir"] = str(manual)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**config))
     elif _reachable(builder.URL):
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**config))
     else:
-        debian = f"install the Debian package {DEBIAN_PACKAGE} (apt-get install {DEBIAN_PACKAGE})"
+        way = (
+            f"install the Debian package {DEBIAN_PACKAGE} (apt-get install {DEBIAN_PACKAGE})"
+            if manual is None
+            else f"put {_archive(builder)} into {manual}"
+        )
         raise DataNotFoundError(
             f"{builder.name} is not prepared in {builder.data_path}, and its source "
-            f"{builder.URL} cannot be reached from here. Either {debian}, or run this once where "
+            f"{builder.URL} cannot be reached from here. Either {way}, or run this once where "
             "there is a network (TFDS downloads it) and pass the folder with --data-dir."
         )
+
+
+def _archive(builder: Any) -> str:
+    """The name of the single file that there is to download."""
+    return Path(urlsplit(builder.URL).path).name
+
+
+def _manual_folder(builder: Any) -> Path | None:
+    """Where TFDS looks for archives that somebody has put there; None for Fashion-MNIST's four."""
+    if builder.name == "fashion_mnist":
+        return None
+    # Of DATA_DIR/NAME/VERSION.
+    return Path(builder.data_path).parent.parent / "downloads" / "manual"
 
 
 def _reachable(url: str) -> bool:
@@ -116,37 +176,67 @@ def _read(source: Any) -> Split:
     )
 
 
-def splits(dataset: Dataset, evaluate: str) -> tuple[Split, Split]:
+def splits(dataset: Dataset, evaluate: str) -> tuple[Split | Stream, Split | Stream]:
     """What to train on and what to score: the test set, or the last sixth of the training set."""
     if evaluate == "test":
         return dataset.train, dataset.test
-    size = len(dataset.train.labels)
+    size = examples(dataset.train)
     cut = size - size // 6
+    if isinstance(dataset.train, Stream):
+        return dataset.train.part(0, cut), dataset.train.part(cut, size - cut)
     return (
         Split(dataset.train.inputs[:cut], dataset.train.labels[:cut]),
         Split(dataset.train.inputs[cut:], dataset.train.labels[cut:]),
     )
 
 
-@functools.lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of the examples in an epoch, a permutation that nothing else enters."""
-    return np.random.default_rng([seed, epoch]).permutation(size)
+def in_memory(split: Split | Stream) -> Split:
+    """The arrays, for those that look at data other than batch by batch.
+
+    Raises:
+        ValueError: it is a stream, which does not fit.
+    """
+    if isinstance(split, Stream):
+        raise ValueError(
+            f"the data must be in memory for this, and {len(split):,} images are read as a stream."
+        )
+    return split
 
 
-def batch(split: Split, seed: int, step: int, batch_size: int) -> Split:
+def examples(split: Split | Stream) -> int:
+    """How many there are."""
+    return len(split) if isinstance(split, Stream) else len(split.labels)
+
+
+def input_shape(split: Split | Stream) -> tuple[int, ...]:
+    """Of one example."""
+    return split.shape if isinstance(split, Stream) else split.inputs.shape[1:]
+
+
+def batch(
+    split: Split | Stream, seed: int, step: int, batch_size: int, augment: Augment = "none"
+) -> Split:
     """The examples of training step ``step`` (from 0): the step number is the whole state.
 
     An epoch leaves out what does not fill a batch, other examples each time.
     """
+    if isinstance(split, Stream):
+        return split.batch(seed, step, batch_size, augment)
     size = len(split.labels)
     epoch, position = divmod(step, size // batch_size)
     index = epoch_order(seed, epoch, size)[position * batch_size : (position + 1) * batch_size]
-    return Split(split.inputs[index], split.labels[index])
+    inputs = split.inputs[index]
+    if augment == "crop_flip":
+        inputs = pad_crop_flip(inputs, seed, step)
+    return Split(inputs, split.labels[index])
 
 
-def evaluation_batches(split: Split, batch_size: int) -> list[tuple[Split, np.ndarray]]:
+def evaluation_batches(
+    split: Split | Stream, batch_size: int
+) -> Iterable[tuple[Split, np.ndarray]]:
     """Every example once, in order; the last batch is filled up with examples of weight 0."""
+    if isinstance(split, Stream):
+        return split.in_order(batch_size)
     batches = []
     for start in range(0, len(split.labels), batch_size):
         index = np.arange(start, start + batch_size)

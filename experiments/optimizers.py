@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import jax
+import jax.numpy as jnp
 import optax
 
 if TYPE_CHECKING:  # the config holds the settings of methods that use these
@@ -20,7 +22,35 @@ def learning_rate_schedule(config: "Config", total_steps: int) -> optax.Schedule
             peak, {total_steps // 2: 0.1, total_steps * 3 // 4: 0.1}
         ),
     }
-    return schedules[config.schedule]()
+    schedules["plateau_linear"] = lambda: _plateau_linear(config, total_steps)
+    schedules["milestones"] = lambda: _milestones(config, total_steps)
+    schedule = schedules[config.schedule]()
+    warmup = config.warmup_epochs * total_steps // config.epochs
+    if warmup == 0:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)
+
+
+def _plateau_linear(config: "Config", total_steps: int) -> optax.Schedule:
+    r"""Of Garipov et al., *Loss surfaces, mode connectivity, and fast ensembling of DNNs*, 2018.
+
+    With :math:`\alpha` the number of the epoch (from 1) over that of all, the rate is the highest
+    up to :math:`\alpha = 0.5`, a hundredth of it from 0.9 on, and a line in between.
+    """
+    peak, epochs = config.learning_rate, config.epochs
+    each = max(1, total_steps // epochs)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        alpha = (jnp.asarray(step) // each + 1) / epochs
+        return peak * (1 - 0.99 * jnp.clip((alpha - 0.5) / 0.4, 0, 1))
+
+    return schedule
+
+
+def _milestones(config: "Config", total_steps: int) -> optax.Schedule:
+    """The highest rate, and after each of the config's milestones a tenth of what it was."""
+    steps = jnp.array([epoch * total_steps // config.epochs for epoch in config.milestones])
+    return lambda step: config.learning_rate * 0.1 ** jnp.sum(step >= steps)
 
 
 def same_schedule(config: "Config", peak: float, total_steps: int) -> optax.Schedule:

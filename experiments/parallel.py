@@ -69,6 +69,24 @@ class DataParallel:
         )
         return jax.jit(mapped, donate_argnums=donated)
 
+    def abstract(self, state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+        """Shapes and dtypes as ``replicate`` and ``split`` would place them, to compile with."""
+        pmap = self._mode == "pmap"
+        spread = NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS))
+        copied = spread if pmap else NamedSharding(self._mesh, PartitionSpec())
+
+        def placed(x: Any, shape: tuple[int, ...], where: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=where)
+
+        def whole(x: Any) -> jax.ShapeDtypeStruct:
+            return placed(x, (self.size, *x.shape) if pmap else x.shape, copied)
+
+        def part(x: Any) -> jax.ShapeDtypeStruct:
+            cut = (self.size, x.shape[0] // self.size, *x.shape[1:])
+            return placed(x, cut if pmap else x.shape, spread)
+
+        return jax.tree.map(whole, state), jax.tree.map(part, batch)
+
     def replicate(self, state: PyTree) -> PyTree:
         """The state on every device, as ``wrap`` takes it."""
         if self._mode == "pmap":

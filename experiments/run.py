@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import checkpoint, data, report
+from experiments import checkpoint, data, plan, report
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, default_name
 from experiments.health import DivergedError
@@ -72,6 +72,21 @@ def run(preset: str, config: Config, runtime: Runtime, console: Console) -> Path
     return folder
 
 
+def dry_run(config: Config, runtime: Runtime, console: Console) -> list[plan.Plan]:
+    """Prints what every method of the config would take, and trains nothing.
+
+    Raises:
+        ValueError: a setting cannot be run.
+    """
+    devices = use_devices(runtime.devices)
+    plans = []
+    for method in config.method:
+        alone = dataclasses.replace(config, method=(method,))
+        plans.append(plan.plan(alone, runtime, devices))
+    plan.show(plans, console)
+    return plans
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses the arguments and runs; an error of the user's is one line, and exit status 2."""
     console = Console()
@@ -91,7 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "preset; `PRESET --help` shows every setting with its default.",
             args=arguments,
         )
-        run(_preset(arguments), parsed.config, parsed.runtime, console)
+        if parsed.runtime.dry_run:
+            dry_run(parsed.config, parsed.runtime, console)
+        else:
+            run(_preset(arguments), parsed.config, parsed.runtime, console)
     except (ValueError, FileExistsError, data.DataNotFoundError) as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
         return 2

@@ -3,9 +3,8 @@
 import copy
 import dataclasses
 import functools
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +65,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Refuses a batch that does not fit the data or the devices, and weights of others."""
-        batch, examples = self.config.batch_size, len(self.splits[0].labels)
+        batch, examples = self.config.batch_size, self.examples
         if batch > examples:
             raise ValueError(f"batch_size must be at most the {examples} examples, got {batch}.")
         if batch % self.parallel.size:
@@ -78,9 +77,24 @@ class Job:
             self.start()
 
     @functools.cached_property
-    def splits(self) -> tuple[data.Split, data.Split]:
+    def splits(self) -> tuple[data.Split | data.Stream, data.Split | data.Stream]:
         """What is trained on, and what is scored."""
         return data.splits(self.dataset, self.config.evaluate)
+
+    @property
+    def examples(self) -> int:
+        """How many are trained on."""
+        return data.examples(self.splits[0])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return data.input_shape(self.dataset.train)
+
+    def batch(self, step: int) -> data.Split:
+        """The examples of a training step, from 0, as training sees them."""
+        config = self.config
+        return data.batch(self.splits[0], config.seed, step, config.batch_size, config.augment)
 
     @functools.cached_property
     def model(self) -> models.Model:
@@ -88,10 +102,9 @@ class Job:
         return self._build()
 
     def _build(self, width: Width | None = None) -> models.Model:
-        inputs = self.dataset.train.inputs
         return models.build(
             self.config.model,
-            inputs.shape[1:],
+            self.input_shape,
             self.dataset.num_classes,
             self.dataset.mean,
             self.dataset.std,
@@ -101,7 +114,7 @@ class Job:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training set."""
-        return len(self.splits[0].labels) // self.config.batch_size
+        return self.examples // self.config.batch_size
 
     @functools.cached_property
     def total_steps(self) -> int:
@@ -207,7 +220,12 @@ def _loss_and_statistics(
     job: Job, params: PyTree, statistics: PyTree, batch: data.Split
 ) -> tuple[jax.Array, PyTree]:
     logits, statistics = job.model.apply(params, statistics, jnp.asarray(batch.inputs), True)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    smoothing = job.config.label_smoothing
+    if smoothing:
+        targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), smoothing)
+        losses = optax.softmax_cross_entropy(logits, targets)
+    else:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return losses.mean(), statistics
 
 
@@ -273,7 +291,7 @@ def _train(
     weights_of: Reparameterisation | None,
 ) -> Trained:
     config, runtime, parallel = job.config, job.runtime, job.parallel
-    train_split, scored_split = job.splits
+    scored_split = job.splits[1]
     total = job.total_steps
     stop = min(total, runtime.stop_after or total)
     check_interventions(interventions, total)
@@ -299,16 +317,16 @@ def _train(
 
     step_fn = job.compiled_step(tx, weights_of)
     score_fn = parallel.wrap(functools.partial(_evaluation_step, job))
-    evaluation = [
-        parallel.split(batch)
-        for batch in data.evaluation_batches(
-            scored_split, math.lcm(parallel.size, min(EVALUATION_BATCH, len(scored_split.labels)))
-        )
-    ]
+    wanted = min(EVALUATION_BATCH, data.examples(scored_split))
+    size = -(-wanted // parallel.size) * parallel.size
+    evaluation: Iterable[Any] = ()
+    if isinstance(scored_split, data.Split):  # placed once; what is streamed is read each time
+        evaluation = [parallel.split(x) for x in data.evaluation_batches(scored_split, size)]
 
     def score() -> Row:
         """Every example of the scored split once, and the zeros."""
-        sums = [parallel.unreplicate(score_fn(state, batch)) for batch in evaluation]
+        batches = evaluation or map(parallel.split, data.evaluation_batches(scored_split, size))
+        sums = [parallel.unreplicate(score_fn(state, batch)) for batch in batches]
         correct, loss, count = (
             sum(float(x[name]) for x in sums) for name in ("correct", "loss", "count")
         )
@@ -335,8 +353,7 @@ def _train(
         for step in range(start, stop):
             # A checkpoint is of before these, so that one who goes on from it comes by them once.
             state = intervene(interventions, step, job, state)
-            batch = data.batch(train_split, config.seed, step, config.batch_size)
-            state, metrics = step_fn(state, parallel.split(batch))
+            state, metrics = step_fn(state, parallel.split(job.batch(step)))
             pending.append((step + 1, metrics))
 
             done = step + 1

@@ -6,11 +6,12 @@ yet.
 
 from types import ModuleType
 
-from experiments.analysis import published, theorem_report
+from experiments.analysis import compiled_report, published, theorem_report
 from experiments.bench import report as bench_report
 
 PAGES: dict[str, ModuleType] = {
     "theorem": theorem_report,
     "bench": bench_report,
+    "compiled": compiled_report,
     "published": published,
 }

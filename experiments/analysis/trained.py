@@ -50,7 +50,7 @@ class Network:
 def digits_tanh(seed: int) -> Network:
     """64-40-20-10 with tanh on digits: small enough for its whole Hessian."""
     dataset = data.load("digits")
-    train, test = (_floats(split) for split in (dataset.train, dataset.test))
+    train, test = (_floats(data.in_memory(x)) for x in (dataset.train, dataset.test))
     sizes, steps = (64, 40, 20, 10), 3000
     keys = jax.random.split(jax.random.key(seed), 3)
     params = {
@@ -104,7 +104,7 @@ def of_config(config: Config, examples: int) -> Network:
     def forward(params: PyTree, batch: Batch) -> jax.Array:
         return job.model.apply(params, trained.statistics, batch[0], False)[0]
 
-    train, test = job.splits
+    train, test = (data.in_memory(split) for split in job.splits)
     chosen = np.random.default_rng(config.seed).permutation(len(train.labels))[:examples]
     return Network(
         jax.tree.map(jnp.asarray, trained.params),

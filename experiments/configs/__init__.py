@@ -8,11 +8,23 @@ from typing import Any
 from experiments.config import Config, Runtime
 from experiments.configs import (
     char_transformer,
+    cifar10_vgg16,
+    cifar10_vgg16_recipe,
+    cifar10_wrn_28_10,
+    cifar10_wrn_28_10_recipe,
+    cifar100_vgg16,
+    cifar100_vgg16_recipe,
+    cifar100_wrn_28_10,
+    cifar100_wrn_28_10_recipe,
     digits,
     fashion_mnist,
     fashion_mnist_cnn,
     fashion_mnist_cnn_recipe,
     fashion_mnist_recipe,
+    imagenet_resnet50,
+    imagenet_resnet50_drop,
+    imagenet_resnet50_recipe,
+    imagenet_resnet50_steps,
 )
 
 PRESETS: dict[str, ModuleType] = {
@@ -22,6 +34,18 @@ PRESETS: dict[str, ModuleType] = {
     "fashion_mnist_cnn": fashion_mnist_cnn,
     "fashion_mnist_recipe": fashion_mnist_recipe,
     "fashion_mnist_cnn_recipe": fashion_mnist_cnn_recipe,
+    "cifar10_vgg16": cifar10_vgg16,
+    "cifar10_vgg16_recipe": cifar10_vgg16_recipe,
+    "cifar10_wrn_28_10": cifar10_wrn_28_10,
+    "cifar10_wrn_28_10_recipe": cifar10_wrn_28_10_recipe,
+    "cifar100_vgg16": cifar100_vgg16,
+    "cifar100_vgg16_recipe": cifar100_vgg16_recipe,
+    "cifar100_wrn_28_10": cifar100_wrn_28_10,
+    "cifar100_wrn_28_10_recipe": cifar100_wrn_28_10_recipe,
+    "imagenet_resnet50": imagenet_resnet50,
+    "imagenet_resnet50_drop": imagenet_resnet50_drop,
+    "imagenet_resnet50_steps": imagenet_resnet50_steps,
+    "imagenet_resnet50_recipe": imagenet_resnet50_recipe,
 }
 
 

@@ -58,14 +58,7 @@ def mean_over_batches(
     compiled = job.parallel.wrap(function)
     placed = job.parallel.replicate(at)
     values = [
-        job.parallel.unreplicate(
-            compiled(
-                placed,
-                job.parallel.split(
-                    data.batch(job.splits[0], job.config.seed, i, job.config.batch_size)
-                ),
-            )
-        )
+        job.parallel.unreplicate(compiled(placed, job.parallel.split(job.batch(i))))
         for i in range(batches)
     ]
     return jax.tree.map(lambda *xs: sum(xs) / batches, *values)

@@ -26,7 +26,7 @@ PyTree = Any
 def width_by_flops(job: "Job") -> float:
     """The width at which a dense network has nearest to ``1 - sparsity`` of the operations."""
     check_choice("model (for channels)", job.config.model, tuple(TIES))
-    shape = job.dataset.train.inputs.shape[1:]
+    shape = job.input_shape
 
     def flops(width: float) -> int:
         return forward_flops(job.with_width(width).model, shape)

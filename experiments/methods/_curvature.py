@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import data
 from experiments.interventions import Intervention
 from experiments.methods._masks import fixed, impose, with_masks
 from experiments.methods._once import Cut
 
 if TYPE_CHECKING:
-    from experiments import data
     from experiments.train import Job, State, Trained
 
 PyTree = Any
-Loss = Callable[[PyTree, "data.Split"], jax.Array]
-Prune = Callable[[Loss, PyTree, list["data.Split"], PyTree], PyTree]
+Loss = Callable[[PyTree, data.Split], jax.Array]
+Prune = Callable[[Loss, PyTree, list[data.Split], PyTree], PyTree]
 """From the loss of trained params, these, batches and a tree of bools (which leaves are pruned) to
 params with exact zeros. The others may have moved."""
 
@@ -41,7 +41,7 @@ def prune_by_curvature(
         # From the host, so that one device does it, however many there are.
         params, statistics = jax.device_get((state.params, state.statistics))
 
-        def loss(params: PyTree, batch: "data.Split") -> jax.Array:
+        def loss(params: PyTree, batch: data.Split) -> jax.Array:
             logits, _ = job.model.apply(params, statistics, jnp.asarray(batch.inputs), False)
             losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(
                 logits, batch.labels
@@ -59,17 +59,17 @@ def prune_by_curvature(
     return job.train(tx, interventions=[Intervention(step, apply, gradient_evaluations)])
 
 
-def last_batches(job: "Job", examples: int) -> "list[data.Split]":
+def last_batches(job: "Job", examples: int) -> list[data.Split]:
     """The last training examples, cut into batches of the config; the last may be smaller."""
-    inputs, labels = (x[-examples:] for x in job.splits[0])
+    train = data.in_memory(job.splits[0])
+    inputs, labels = (x[-examples:] for x in train)
     size = job.config.batch_size
     return [
-        type(job.splits[0])(inputs[i : i + size], labels[i : i + size])
-        for i in range(0, len(labels), size)
+        data.Split(inputs[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)
     ]
 
 
 def in_batches(job: "Job", gradients: int, examples: int = 1) -> int:
     """So many gradients of so many examples, in gradients of a batch of the config, rounded up."""
-    examples = min(examples, len(job.splits[0].labels))
+    examples = min(examples, job.examples)
     return math.ceil(gradients * examples / job.config.batch_size)

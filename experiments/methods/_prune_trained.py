@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import data
 from experiments.interventions import Intervention
 from experiments.methods._layers import (
     keep_largest_by_layer,
@@ -17,7 +18,6 @@ from experiments.methods._layers import (
 from experiments.methods._masks import fixed, impose, with_masks
 
 if TYPE_CHECKING:
-    from experiments import data
     from experiments.models import Model
     from experiments.train import Job, State, Trained
 
@@ -43,7 +43,7 @@ def prune_trained(job: "Job", begin: float, examples: int, allocate: Allocate) -
         params, statistics = jax.device_get((state.params, state.statistics))
         flags = job.penalised(params)
         layers = penalised_leaves(params, flags)
-        last = jax.tree.map(lambda x: jnp.asarray(x[-examples:]), job.splits[0])
+        last = jax.tree.map(lambda x: jnp.asarray(x[-examples:]), data.in_memory(job.splits[0]))
         scores = network_scores(job.model, params, statistics, flags, last)
         zeros = allocate(scores, [layer.shape for layer in layers])
         keep = keep_largest_by_layer(layers, zeros)
@@ -55,12 +55,12 @@ def prune_trained(job: "Job", begin: float, examples: int, allocate: Allocate) -
 
 
 def network_scores(
-    model: "Model", params: PyTree, statistics: PyTree, flags: PyTree, examples: "data.Split"
+    model: "Model", params: PyTree, statistics: PyTree, flags: PyTree, examples: data.Split
 ) -> Scores:
     """The scores on some examples, without any training."""
 
     def score(
-        params: PyTree, statistics: PyTree, examples: "data.Split"
+        params: PyTree, statistics: PyTree, examples: data.Split
     ) -> tuple[jax.Array, jax.Array]:
         logits, _ = model.apply(params, statistics, jnp.asarray(examples.inputs), False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples.labels)

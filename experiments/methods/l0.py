@@ -115,8 +115,6 @@ def run(job: "Job") -> "Trained":
     """Trains weights and gates together; the zeros are the gates that end closed."""
     settings = job.config.l0
     rate = same_schedule(job.config, settings.gate_learning_rate, job.total_steps)
-    gates = hard_concrete_gates(
-        settings.strength / len(job.splits[0].labels), settings.drop_rate, job.penalised
-    )
+    gates = hard_concrete_gates(settings.strength / job.examples, settings.drop_rate, job.penalised)
     tx = train_parts(job.base_optimizer(), log_alpha=optax.adam(rate))
     return job.train(tx, reparameterisation=gates)

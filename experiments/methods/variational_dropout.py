@@ -116,7 +116,7 @@ def additive_noise(strength: optax.Schedule, start: float, penalised: Any) -> Re
 
 def run(job: "Job") -> "Trained":
     """Trains weights and variances together; the zeros are the weights that end as noise."""
-    settings, examples = job.config.variational_dropout, len(job.splits[0].labels)
+    settings, examples = job.config.variational_dropout, job.examples
     rate = same_schedule(job.config, settings.noise_learning_rate, job.total_steps)
     warm_up = optax.linear_schedule(
         0.0, settings.strength / examples, max(1, round(settings.warm_up * job.total_steps))

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from experiments.checks import check_choice
 from experiments.models.char_transformer import CharTransformer
 from experiments.models.lenet5 import LeNet5
 from experiments.models.mlp import MLP
+from experiments.models.resnet50 import ResNet50
 from experiments.models.small_cnn import SmallCNN
+from experiments.models.vgg import VGG16
+from experiments.models.wide_resnet import WideResNet
 from experiments.models.widths import Width
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
@@ -22,6 +26,10 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "small_cnn_quarter": partial(SmallCNN, width=1 / 4),
     "small_cnn_sixteenth": partial(SmallCNN, width=1 / 16),
     "lenet5": LeNet5,
+    "vgg16": VGG16,
+    "vgg16_bn": partial(VGG16, batch_norm=True),
+    "wrn_28_10": WideResNet,
+    "resnet50": ResNet50,
     "char_transformer": CharTransformer,
 }
 WIDTHS = {"mlp": 1.0, "small_cnn": 1.0, "small_cnn_quarter": 1 / 4, "small_cnn_sixteenth": 1 / 16}
@@ -32,20 +40,26 @@ ENDS = {
     "small_cnn_quarter": ("conv1", "head"),
     "small_cnn_sixteenth": ("conv1", "head"),
     "lenet5": ("conv1", "head"),
+    "vgg16": ("conv1_1", "head"),
+    "vgg16_bn": ("conv1_1", "head"),
+    "wrn_28_10": ("conv1", "head"),
+    "resnet50": ("conv1", "head"),
     "char_transformer": ("embedding", "head"),
 }
 """The first and the last layer, which some methods prune less."""
 TEXT_MODELS = ("char_transformer",)
 """Those that read text: a row of symbols, with the logits of what follows each."""
+Pixel = float | tuple[float, ...]
+"""One number for every channel, or one for each."""
 
 
 class Model(NamedTuple):
     """A network without state of its own.
 
     ``init(key) -> (params, statistics)``, both nested dicts of arrays; ``statistics`` are
-    BatchNorm's running means and variances. ``apply(params, statistics, inputs, train) ->
-    (logits, statistics)``; with ``train`` it has to run under an axis named ``DEVICE_AXIS``, over
-    which BatchNorm takes its batch.
+    BatchNorm's running means and variances, and what dropout draws its masks from.
+    ``apply(params, statistics, inputs, train) -> (logits, statistics)``; with ``train`` it has to
+    run under an axis named ``DEVICE_AXIS``, over which BatchNorm takes its batch.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
@@ -56,8 +70,8 @@ def build(
     name: str,
     input_shape: tuple[int, ...],
     num_classes: int,
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: Pixel = 0.0,
+    std: Pixel = 1.0,
     width: Width | None = None,
 ) -> Model:
     """Turns a flax.nnx module into pure functions; the only place that does.
@@ -68,7 +82,7 @@ def build(
             or (characters,) of text.
         num_classes: the number of logits.
         mean: of the pixels, from 0 to 1; it is taken off them.
-        std: of the pixels; they are divided by it.
+        std: of the pixels; they are divided by it. Both may be one a channel.
         width: every hidden layer has this many times the units of the network ``name``; or how
             many each of them has.
 
@@ -94,6 +108,7 @@ def build(
         _, params, statistics = create(key)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
 
+    taken, scale = (np.asarray(x, np.float32) for x in (mean, std))
     graph, *blank = jax.eval_shape(create, jax.random.key(0))
 
     def apply(
@@ -104,7 +119,7 @@ def build(
             nnx.replace_by_pure_dict(state, values)
         module = nnx.merge(graph, *states)
         module.train() if train else module.eval()
-        logits = module(inputs if text else (inputs.astype(jnp.float32) / 255 - mean) / std)
+        logits = module(inputs if text else (inputs.astype(jnp.float32) / 255 - taken) / scale)
         return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     return Model(init, apply)

@@ -53,18 +53,19 @@ class Arguments:
 
 def export(dataset: data.Dataset, model: str, seeds: Sequence[int], epochs: int) -> dict[str, Any]:
     """The arrays of the file, by name."""
+    train, test = data.in_memory(dataset.train), data.in_memory(dataset.test)
     arrays: dict[str, Any] = {
-        "train/inputs": dataset.train.inputs,
-        "train/labels": dataset.train.labels,
-        "test/inputs": dataset.test.inputs,
-        "test/labels": dataset.test.labels,
+        "train/inputs": train.inputs,
+        "train/labels": train.labels,
+        "test/inputs": test.inputs,
+        "test/labels": test.labels,
         "mean": np.array(dataset.mean),
         "std": np.array(dataset.std),
         "classes": np.array(dataset.num_classes),
     }
-    network = models.build(model, dataset.train.inputs.shape[1:], dataset.num_classes)
+    network = models.build(model, train.inputs.shape[1:], dataset.num_classes)
     for evaluate in ("test", "validation"):
-        size = len(data.splits(dataset, evaluate)[0].labels)
+        size = data.examples(data.splits(dataset, evaluate)[0])
         arrays[f"{evaluate}/size"] = np.array(size)
         for seed in seeds:
             orders = [data.epoch_order(seed, epoch, size) for epoch in range(epochs)]

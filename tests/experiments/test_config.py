@@ -32,12 +32,14 @@ from .conftest import exactly
         ),
         (
             lambda: Config(dataset="cifar"),
-            "dataset must be one of digits, fashion_mnist, python_text, got 'cifar'.",
+            "dataset must be one of digits, fashion_mnist, cifar10, cifar100, imagenet2012, "
+            "generated_cifar10, generated_cifar100, generated_imagenet2012, python_text, "
+            "got 'cifar'.",
         ),
         (
             lambda: Config(model="vgg"),
             "model must be one of mlp, small_cnn, small_cnn_quarter, small_cnn_sixteenth, lenet5, "
-            "char_transformer, got 'vgg'.",
+            "vgg16, vgg16_bn, wrn_28_10, resnet50, char_transformer, got 'vgg'.",
         ),
         (lambda: Config(method=()), "method must be at least one method, got ()."),
         (
@@ -47,6 +49,30 @@ from .conftest import exactly
         (lambda: Config(grda=Settings(c=-1)), "grda.c must be a finite number >= 0, got -1."),
         (lambda: Config(grda=Settings(mu=0)), "grda.mu must be in (0, 1], got 0."),
         (lambda: Config(grda=Settings(mu=1.5)), "grda.mu must be in (0, 1], got 1.5."),
+        (
+            lambda: Config(label_smoothing=1.0),
+            "label_smoothing must be below 1, got 1.0.",
+        ),
+        (
+            lambda: Config(warmup_epochs=-1),
+            "warmup_epochs must be an integer >= 0, got -1.",
+        ),
+        (
+            lambda: Config(schedule="milestones"),
+            "milestones must be epochs where the schedule is milestones, and none else, got ().",
+        ),
+        (
+            lambda: Config(milestones=(30,)),
+            "milestones must be epochs where the schedule is milestones, and none else, got (30,).",
+        ),
+        (
+            lambda: Config(schedule="milestones", milestones=(0,)),
+            "milestones must be an integer >= 1, got 0.",
+        ),
+        (
+            lambda: Config(dataset="python_text", augment="crop_flip"),
+            "augment must be none for text, got 'crop_flip'.",
+        ),
         (lambda: Runtime(devices=0), "devices must be an integer >= 1, got 0."),
         (lambda: Runtime(stop_after=-3), "stop_after must be an integer >= 1, got -3."),
         (

@@ -10,7 +10,9 @@ from experiments import models
 from experiments.models.axis import DEVICE_AXIS
 from experiments.models.small_cnn import SmallCNN
 
+LARGE_MODELS = ["vgg16", "vgg16_bn", "wrn_28_10", "resnet50"]
 IMAGE_MODELS = [name for name in models.MODELS if name not in models.TEXT_MODELS]
+SMALL_MODELS = [name for name in IMAGE_MODELS if name not in LARGE_MODELS]
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1)).astype(np.uint8)
 # By hand: each kernel, each bias, and a scale and a bias for each channel that is normalised.
 COUNTS = {
@@ -22,7 +24,7 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("name", SMALL_MODELS)
 def test_parameter_counts(name):
     params, _ = jax.eval_shape(models.build(name, (28, 28, 1), 10).init, jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(params)) == COUNTS[name]
@@ -30,7 +32,7 @@ def test_parameter_counts(name):
 
 @pytest.mark.parametrize(
     "name",
-    [x if x == "mlp" else pytest.param(x, marks=pytest.mark.slow) for x in IMAGE_MODELS],
+    [x if x == "mlp" else pytest.param(x, marks=pytest.mark.slow) for x in SMALL_MODELS],
 )
 def test_apply_is_the_module(name):
     model = models.build(name, (28, 28, 1), 10, mean=0.3, std=0.4)
@@ -71,7 +73,7 @@ def test_lenets_border_is_that_of_the_first_convolution():
     np.testing.assert_allclose(module(images), module(padded), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("name", SMALL_MODELS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (1, 1, 1)])
 def test_other_image_shapes(name, shape):
     model = models.build(name, shape, 7)
