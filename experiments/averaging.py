@@ -90,9 +90,7 @@ def recompute_statistics(job: "Job", state: "State") -> "State":
         return at[0], job.loss(*at, batch)[1]
 
     compiled = job.parallel.wrap(forward)
-    size, seed = job.config.batch_size, job.config.seed
     at = job.parallel.replicate((state.params, state.statistics))
     for i in range(STATISTICS_BATCHES):
-        batch = data.batch(job.splits[0], seed, job.total_steps + i, size)
-        at = compiled(at, job.parallel.split(batch))
+        at = compiled(at, job.batch(job.total_steps + i))
     return state._replace(statistics=job.parallel.unreplicate(at)[1])

@@ -134,15 +134,16 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size)
 
 
-def batch(split: Split, seed: int, step: int, batch_size: int) -> Split:
+def batch(split: Split, seed: int, step: int, batch_size: int, rows: slice = slice(None)) -> Split:
     """The examples of training step ``step`` (from 0): the step number is the whole state.
 
-    An epoch leaves out what does not fill a batch, other examples each time.
+    An epoch leaves out what does not fill a batch, other examples each time. With ``rows`` only
+    those of the batch are read.
     """
     size = len(split.labels)
     epoch, position = divmod(step, size // batch_size)
     index = epoch_order(seed, epoch, size)[position * batch_size : (position + 1) * batch_size]
-    return Split(split.inputs[index], split.labels[index])
+    return Split(split.inputs[index[rows]], split.labels[index[rows]])
 
 
 def evaluation_batches(split: Split, batch_size: int) -> list[tuple[Split, np.ndarray]]:

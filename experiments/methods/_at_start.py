@@ -57,15 +57,5 @@ def mean_over_batches(
     """
     compiled = job.parallel.wrap(function)
     placed = job.parallel.replicate(at)
-    values = [
-        job.parallel.unreplicate(
-            compiled(
-                placed,
-                job.parallel.split(
-                    data.batch(job.splits[0], job.config.seed, i, job.config.batch_size)
-                ),
-            )
-        )
-        for i in range(batches)
-    ]
+    values = [job.parallel.unreplicate(compiled(placed, job.batch(i))) for i in range(batches)]
     return jax.tree.map(lambda *xs: sum(xs) / batches, *values)
