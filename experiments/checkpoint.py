@@ -141,6 +141,7 @@ class Checkpoints:
         """
         self._manager = ocp.CheckpointManager(
             folder.checkpoints,
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(read_only=True)
             if read_only
             else ocp.CheckpointManagerOptions(
@@ -163,19 +164,21 @@ class Checkpoints:
 
     def restore(self, like: PyTree, step: int | None = None) -> PyTree:
         """The state of a step, by default the newest, with the structure and dtypes of ``like``."""
-        abstract = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
-        restored = self._read(step, ocp.args.StandardRestore(abstract))
-        return jax.tree.map(jax.numpy.asarray, restored)
+        return jax.tree.map(jax.numpy.asarray, self._read(step, like))
 
     def weights(self) -> tuple[PyTree, PyTree]:
         """The params and the statistics of the newest one, whatever optimizer made them."""
-        state = self._read(None, ocp.args.StandardRestore())
+        state = self._read(None)
         return state["params"], state["statistics"]
 
-    def _read(self, step: int | None, args: Any) -> Any:
+    def _read(self, step: int | None, like: PyTree = None) -> PyTree:
+        """All of it in this process, whatever processes and devices have written it."""
         step = self.latest() if step is None else step
         try:
-            return self._manager.restore(step, args=args)
+            if like is None:
+                like = self._manager.item_metadata(step).tree
+            host = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
+            return self._manager.restore(step, args=ocp.args.StandardRestore(host))
         except Exception as error:  # orbax and tensorstore each have their own
             raise ValueError(
                 f"the checkpoint {Path(self._manager.directory) / str(step)} cannot be read: it is "
