@@ -157,14 +157,15 @@ def check_same(settings: object) -> None:
         settings: whose ``repr`` says all of them.
 
     Raises:
-        ValueError: they are not those of process 0.
+        ValueError: they differ; in every process.
     """
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(repr(settings).encode()).digest(), np.int32)
-    theirs = multihost_utils.broadcast_one_to_all(digest)
-    if not np.array_equal(digest, theirs):
+    digests = multihost_utils.process_allgather(digest)
+    others = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+    if others:
         raise ValueError(
-            f"every process must be given the same settings, got others in process "
-            f"{jax.process_index()} than in process 0."
+            "every process must be given the same settings, got others in process "
+            f"{', '.join(map(str, others))} than in process 0."
         )

@@ -1,5 +1,6 @@
 """One run over two processes: the same numbers, the same files, and a common end."""
 
+import functools
 import json
 import signal
 import socket
@@ -15,17 +16,9 @@ from experiments.log import read_rows
 from experiments.preemption import STATUS
 
 from .conftest import change
-from .forks import Forks
 
 STEPS = 20
 CONFIG = change(preset.CONFIG, steps=STEPS, learning_rate=0.05, momentum=0.9)
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    server = Forks(tmp_path_factory.mktemp("forks"))
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -33,14 +26,14 @@ def start(forks, data_dir, digits, tmp_path):
     """``start(name, *arguments)``: two processes of two devices each, in folder ``name``."""
     del digits  # prepared in data_dir
 
-    def launch(name, *arguments, steps=STEPS):
+    def launch(name, *arguments, steps=STEPS, each=((), ())):
         with socket.create_server(("localhost", 0)) as server:
             address = f"localhost:{server.getsockname()[1]}"
         command = ["digits", "--steps", steps, "--learning-rate", 0.05, "--momentum", 0.9]
         command += ["--no-progress", "--data-dir", data_dir, "--runs-dir", tmp_path]
         command += ["--name", name, "--log-every", 5, "--devices", 2, *arguments]
         together = ["--coordinator", address, "--process-count", 2]
-        return [forks.start(*command, *together, "--process-id", i) for i in range(2)]
+        return [forks.start(*command, *each[i], *together, "--process-id", i) for i in range(2)]
 
     return launch
 
@@ -78,31 +71,45 @@ def assert_same_run(found, expected):
     assert results[0]["penalised"]["nnz"] == pytest.approx(results[1]["penalised"]["nnz"], rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """``alone(train, method)``: the folder of a run in one process on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    @functools.cache
+    def run(train, method):
+        train(folder / method, change(CONFIG, method=(method,)))
+        return folder / method
+
+    return run
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["mesh", "pmap", "fsdp"])
-def test_two_processes_train_as_one_does(start, train, tmp_path, mode):
-    first, second = finish(start("two", "--parallel", mode, "--method", "grda", "recipe"))
-    for method in ("grda", "recipe"):
-        train(tmp_path / method, change(CONFIG, method=(method,)))
-        assert_same_run(tmp_path / "two" / method, tmp_path / method)
+@pytest.mark.parametrize(
+    ("mode", "methods"), [("mesh", ["grda", "recipe"]), ("pmap", ["grda"]), ("fsdp", ["recipe"])]
+)
+def test_two_processes_train_as_one_does(start, alone, train, tmp_path, mode, methods):
+    first, second = finish(start("two", "--parallel", mode, "--method", *methods))
+    for method in methods:
+        assert_same_run(tmp_path / "two" / method, alone(train, method))
     assert "sparsity of penalised weights" in first.output
     assert "sparsity" not in second.output
     assert (tmp_path / "two" / "comparison.png").exists()
 
 
 @pytest.mark.slow
-def test_a_checkpoint_serves_other_numbers_of_processes(start, train, tmp_path):
+def test_a_checkpoint_serves_other_numbers_of_processes(start, alone, train, tmp_path):
     """From two to one and from one to two, each time on other devices."""
     config = change(CONFIG, method=("grda",))
-    train(tmp_path / "whole", config)
+    whole = alone(train, "grda")
     finish(start("out", "--method", "grda", "--stop-after", 10, "--parallel", "fsdp"))
     assert len(read_rows(tmp_path / "out" / "grda" / "metrics.jsonl")) == 10
     train(tmp_path / "out" / "grda", config, devices=8)
-    assert_same_run(tmp_path / "out" / "grda", tmp_path / "whole")
+    assert_same_run(tmp_path / "out" / "grda", whole)
 
     train(tmp_path / "back" / "grda", config, stop_after=10)
     finish(start("back", "--method", "grda"))
-    assert_same_run(tmp_path / "back" / "grda", tmp_path / "whole")
+    assert_same_run(tmp_path / "back" / "grda", whole)
 
 
 @pytest.mark.slow
@@ -137,11 +144,18 @@ def test_one_that_dies_ends_the_other(start, tmp_path, victim):
 
 
 @pytest.mark.slow
-def test_all_refuse_what_one_was_told_otherwise(start, tmp_path, forks):
-    del forks
-    first, second = start("run", "--method", "grda")
-    finish([first, second])
-    processes = start("run", "--method", "grda", "--seed", 1)
+def test_all_end_where_one_cannot_begin(start, train, tmp_path):
+    train(tmp_path / "run" / "grda", change(CONFIG, method=("grda",), seed=1), stop_after=1)
+    processes = start("run", "--method", "grda")
     assert [process.wait() for process in processes] == [2, 2]
-    assert "seed: 0 there, 1 asked for" in " ".join(processes[0].output.split())
+    assert "seed: 1 there, 0 asked for" in " ".join(processes[0].output.split())
     assert "process 0 cannot go on; its own output says why." in processes[1].output
+
+
+@pytest.mark.slow
+def test_all_must_be_told_the_same(start, tmp_path):
+    processes = start("run", "--method", "grda", each=(["--seed", 2], ["--seed", 3]))
+    assert [process.wait() for process in processes] == [2, 2]
+    message = "every process must be given the same settings, got others in process 1 than in"
+    assert all(message in " ".join(process.output.split()) for process in processes)
+    assert not (tmp_path / "run").exists()
