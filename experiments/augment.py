@@ -27,7 +27,13 @@ def generator(seed: int, step: int, place: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, step, place, _SALT])
 
 
-def pad_crop_flip(images: np.ndarray, seed: int, step: int) -> np.ndarray:
+def pad_crop_flip(
+    images: np.ndarray,
+    seed: int,
+    step: int,
+    batch_size: int | None = None,
+    rows: slice = slice(None),
+) -> np.ndarray:
     """A window of each image with four black pixels around it, and half of them mirrored.
 
     He, Zhang, Ren and Sun, *Deep residual learning for image recognition*, CVPR 2016, section 4.2.
@@ -36,14 +42,17 @@ def pad_crop_flip(images: np.ndarray, seed: int, step: int) -> np.ndarray:
         images: (batch, height, width, channels), uint8.
         seed: any integer from 0.
         step: the number of the batch.
+        batch_size: of the whole batch, where ``images`` are only some of its rows.
+        rows: which these are. They are seen as they would be among the others.
 
     Returns:
         Images of the same shape and type.
     """
-    count, height, width, _ = images.shape
+    _, height, width, _ = images.shape
+    count = len(images) if batch_size is None else batch_size
     rng = generator(seed, step)
-    corners = rng.integers(0, 2 * PADDING + 1, (count, 2))
-    flipped = rng.integers(0, 2, count).astype(bool)
+    corners = rng.integers(0, 2 * PADDING + 1, (count, 2))[rows]
+    flipped = rng.integers(0, 2, count).astype(bool)[rows]
     padded = np.pad(images, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
     views = np.empty_like(images)
     for view, image, (top, left), flip in zip(views, padded, corners, flipped, strict=True):

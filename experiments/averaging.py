@@ -92,5 +92,5 @@ def recompute_statistics(job: "Job", state: "State") -> "State":
     compiled = job.parallel.wrap(forward)
     at = job.parallel.replicate((state.params, state.statistics))
     for i in range(STATISTICS_BATCHES):
-        at = compiled(at, job.parallel.split(job.batch(job.total_steps + i)))
+        at = compiled(at, job.batch(job.total_steps + i))
     return state._replace(statistics=job.parallel.unreplicate(at)[1])

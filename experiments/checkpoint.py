@@ -39,6 +39,7 @@ class RunFolder:
         """
         if overwrite:
             self._delete()
+        partial = partial_of(self.config)  # left by a run that was killed as it began
         if self.config.exists():
             try:
                 old = self.read_config()
@@ -58,7 +59,7 @@ class RunFolder:
                     + "\n".join(lines)
                     + "\nChoose another folder with --runs-dir, or pass --overwrite."
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(x != partial for x in self.path.iterdir()):
             raise FileExistsError(
                 f"{self.path} is not empty and holds no config.json; choose another folder with "
                 "--runs-dir."
@@ -119,9 +120,14 @@ def _name(path: Any) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    partial = path.with_suffix(".partial")
+    partial = partial_of(path)
     partial.write_text(json.dumps(content, indent=1) + "\n")
     partial.replace(path)
+
+
+def partial_of(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_suffix(".partial")
 
 
 class Checkpoints:
@@ -135,6 +141,7 @@ class Checkpoints:
         """
         self._manager = ocp.CheckpointManager(
             folder.checkpoints,
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(read_only=True)
             if read_only
             else ocp.CheckpointManagerOptions(
@@ -148,26 +155,30 @@ class Checkpoints:
         return None if step is None else int(step)
 
     def save(self, step: int, state: PyTree) -> None:
-        """Writes the state in the background; a step that is there already is left as it is."""
+        """Writes the state in the background; a step that is there already is left as it is.
+
+        It is on the host; or in arrays over all processes, which then all call this.
+        """
         if step != self.latest():
-            arrays = jax.tree.map(np.asarray, state)
-            self._manager.save(step, args=ocp.args.StandardSave(arrays))
+            self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, like: PyTree, step: int | None = None) -> PyTree:
         """The state of a step, by default the newest, with the structure and dtypes of ``like``."""
-        abstract = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
-        restored = self._read(step, ocp.args.StandardRestore(abstract))
-        return jax.tree.map(jax.numpy.asarray, restored)
+        return jax.tree.map(jax.numpy.asarray, self._read(step, like))
 
     def weights(self) -> tuple[PyTree, PyTree]:
         """The params and the statistics of the newest one, whatever optimizer made them."""
-        state = self._read(None, ocp.args.StandardRestore())
+        state = self._read(None)
         return state["params"], state["statistics"]
 
-    def _read(self, step: int | None, args: Any) -> Any:
+    def _read(self, step: int | None, like: PyTree = None) -> PyTree:
+        """All of it in this process, whatever processes and devices have written it."""
         step = self.latest() if step is None else step
         try:
-            return self._manager.restore(step, args=args)
+            if like is None:
+                like = self._manager.item_metadata(step).tree
+            host = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
+            return self._manager.restore(step, args=ocp.args.StandardRestore(host))
         except Exception as error:  # orbax and tensorstore each have their own
             raise ValueError(
                 f"the checkpoint {Path(self._manager.directory) / str(step)} cannot be read: it is "

@@ -306,10 +306,23 @@ class Runtime:
     """The run's folder in it; by default made of the settings that differ from the preset."""
     data_dir: Path | None = None
     """Where TFDS keeps its data; by default where TFDS always does."""
-    parallel: Literal["mesh", "pmap"] = "mesh"
-    """Data-parallel by `jit` over a sharded mesh of devices, or by `pmap`."""
+    parallel: Literal["mesh", "pmap", "fsdp"] = "mesh"
+    """Data-parallel by `jit` over a sharded mesh of devices, or by `pmap`; `fsdp` also splits the
+    params and the optimizer's state over the devices."""
     devices: int | None = None
-    """How many devices; on a CPU as many are made up as are asked for. By default all."""
+    """How many devices of each process; on a CPU as many are made up as are asked for. By default
+    all."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes are one run; then each is given this, its
+    `process_id` and the `process_count`."""
+    process_id: int | None = None
+    """Which of the processes this one is, from 0."""
+    process_count: int | None = None
+    """How many processes there are."""
+    distributed: bool = False
+    """Several processes are one run, and JAX finds them by itself: on TPU pods, SLURM, Open MPI."""
+    heartbeat_seconds: int = 100
+    """After so long without a sign of life from one process all others end."""
     log_every: int = 50
     """Steps between two looks at the loss; the run goes on in the background meanwhile."""
     checkpoint_every: int = 1000
@@ -328,7 +341,28 @@ class Runtime:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, naming the field and its value."""
-        for name in ("devices", "log_every", "checkpoint_every", "stop_after"):
+        whole = ("devices", "log_every", "checkpoint_every", "stop_after", "process_count")
+        for name in (*whole, "heartbeat_seconds"):
             value = getattr(self, name)
             if value is not None:
                 check_integer(name, value, 1)
+        check_choice("parallel", self.parallel, ("mesh", "pmap", "fsdp"))
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        if self.coordinator is None:
+            for name in ("process_id", "process_count"):
+                value = getattr(self, name)
+                check(value is None, name, value, "given with --coordinator only")
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        wanted = "HOST:PORT of process 0"
+        check(bool(host) and port.isdecimal(), "coordinator", self.coordinator, wanted)
+        check(not self.distributed, "distributed", True, "left out where there is a coordinator")
+        check(self.process_count is not None, "process_count", None, "given with --coordinator")
+        check(self.process_id is not None, "process_id", None, "given with --coordinator")
+        if self.process_id is not None and self.process_count is not None:
+            check_integer("process_id", self.process_id, 0)
+            count = self.process_count
+            below = f"below the process_count {count}"
+            check(self.process_id < count, "process_id", self.process_id, below)

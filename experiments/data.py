@@ -214,21 +214,27 @@ def input_shape(split: Split | Stream) -> tuple[int, ...]:
 
 
 def batch(
-    split: Split | Stream, seed: int, step: int, batch_size: int, augment: Augment = "none"
+    split: Split | Stream,
+    seed: int,
+    step: int,
+    batch_size: int,
+    augment: Augment = "none",
+    rows: slice = slice(None),
 ) -> Split:
     """The examples of training step ``step`` (from 0): the step number is the whole state.
 
-    An epoch leaves out what does not fill a batch, other examples each time.
+    An epoch leaves out what does not fill a batch, other examples each time. With ``rows`` only
+    those of the batch are read; a stream knows by itself which are this process's.
     """
     if isinstance(split, Stream):
         return split.batch(seed, step, batch_size, augment)
     size = len(split.labels)
     epoch, position = divmod(step, size // batch_size)
     index = epoch_order(seed, epoch, size)[position * batch_size : (position + 1) * batch_size]
-    inputs = split.inputs[index]
+    inputs = split.inputs[index[rows]]
     if augment == "crop_flip":
-        inputs = pad_crop_flip(inputs, seed, step)
-    return Split(inputs, split.labels[index])
+        inputs = pad_crop_flip(inputs, seed, step, batch_size, rows)
+    return Split(inputs, split.labels[index[rows]])
 
 
 def evaluation_batches(

@@ -1,12 +1,16 @@
 """Whether a run goes well: its numbers on the host, and what is said when one is not finite."""
 
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from experiments.checkpoint import Checkpoints, RunFolder
 from experiments.log import Row
 from experiments.parallel import DataParallel
+
+PyTree = Any
 
 
 class DivergedError(Exception):
@@ -28,6 +32,16 @@ def healthy(rows: list[Row]) -> list[Row]:
         if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
             return rows[:i]
     return rows
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def all_finite(tree: PyTree) -> bool:
+    """Whether no entry of a tree, wherever it is, is infinite or NaN."""
+    return bool(_all_finite(tree))
 
 
 def diverged(what: str, row: Row, checkpoints: Checkpoints, folder: RunFolder) -> DivergedError:

@@ -97,6 +97,25 @@ class Log:
             )
 
 
+class Rows:
+    """The rows alone, of a process that leaves it to another to write them."""
+
+    def __init__(self, folder: RunFolder, start: int):
+        """Reads those up to ``start``."""
+        self.rows = read_rows(folder.metrics, start)
+
+    def __enter__(self) -> Self:
+        """As ``Log`` does."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Has nothing to close."""
+
+    def write(self, rows: list[Row]) -> None:
+        """Keeps them."""
+        self.rows += rows
+
+
 def append_row(path: Path, row: Row) -> None:
     """Adds a row to a file of rows; a last line that a killed run has cut off is ended before."""
     with path.open("ab+") as file:

@@ -7,40 +7,56 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.models.axis import DEVICE_AXIS
 
 PyTree = Any
+Mode = Literal["mesh", "pmap", "fsdp"]
 
 
 def use_devices(count: int | None) -> list[jax.Device]:
-    """The first ``count`` devices (all by default); a CPU is made to show that many."""
+    """The first ``count`` devices of every process (all by default), process by process.
+
+    A CPU is made to show that many.
+    """
     if count is not None:
         # Possible only before JAX starts its backends; it leaves accelerators as they are.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", count)
-    devices = jax.devices()
-    if count is not None and count > len(devices):
-        raise ValueError(
-            f"devices must be at most the {len(devices)} that JAX has here, got {count}."
-        )
-    return devices[:count]
+    chosen: list[jax.Device] = []
+    for process in range(jax.process_count()):
+        devices = [x for x in jax.devices() if x.process_index == process]
+        if count is not None and count > len(devices):
+            of = f" in process {process}" if jax.process_count() > 1 else ""
+            raise ValueError(
+                f"devices must be at most the {len(devices)} that JAX has here{of}, got {count}."
+            )
+        chosen += devices[:count]
+    return chosen
 
 
 class DataParallel:
-    """Runs ``function(state, batch)`` on every device: the state copied, the batch split.
+    """Runs ``function(state, batch)`` on every device: the batch split, the state copied.
 
     The function is written for one device, and averages over the axis ``DEVICE_AXIS``. What comes
-    out is the same on all of them.
+    out is the same on all of them. With ``fsdp`` the state is split too: every array along its
+    largest axis that the number of devices divides, as is what comes out.
+
+    The devices may be of several processes. Then all processes have to do the same, and each holds
+    its own part of a batch.
     """
 
-    def __init__(self, mode: Literal["mesh", "pmap"], devices: list[jax.Device]):
-        """Takes the devices; ``mode`` says how."""
+    def __init__(self, mode: Mode, devices: list[jax.Device]):
+        """Takes the devices, process by process; ``mode`` says how."""
         self._mode, self._devices = mode, devices
         # Axes are Explicit by default, under which plain arrays would not fit.
-        self._mesh = jax.make_mesh(
-            (len(devices),), (DEVICE_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        self._mesh = _mesh(devices)
+        here = [x for x in devices if x.process_index == jax.process_index()]
+        self._first, self._here = devices.index(here[0]), _mesh(here)
+        self._several = len(here) < len(devices)
+        self._gather = jax.jit(
+            lambda state: state, out_shardings=NamedSharding(self._mesh, PartitionSpec())
         )
 
     @property
@@ -58,6 +74,8 @@ class DataParallel:
                 function, axis_name=DEVICE_AXIS, devices=self._devices, donate_argnums=donated
             )
             return compiled
+        if self._mode == "fsdp":
+            return jax.jit(self._over_split_state(function), donate_argnums=donated)
         mapped = jax.shard_map(
             function,
             mesh=self._mesh,
@@ -73,13 +91,14 @@ class DataParallel:
         """Shapes and dtypes as ``replicate`` and ``split`` would place them, to compile with."""
         pmap = self._mode == "pmap"
         spread = NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS))
-        copied = spread if pmap else NamedSharding(self._mesh, PartitionSpec())
 
         def placed(x: Any, shape: tuple[int, ...], where: NamedSharding) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(shape, x.dtype, sharding=where)
 
         def whole(x: Any) -> jax.ShapeDtypeStruct:
-            return placed(x, (self.size, *x.shape) if pmap else x.shape, copied)
+            if pmap:
+                return placed(x, (self.size, *x.shape), spread)
+            return placed(x, x.shape, self._of_state(x.shape))
 
         def part(x: Any) -> jax.ShapeDtypeStruct:
             cut = (self.size, x.shape[0] // self.size, *x.shape[1:])
@@ -87,25 +106,107 @@ class DataParallel:
 
         return jax.tree.map(whole, state), jax.tree.map(part, batch)
 
-    def replicate(self, state: PyTree) -> PyTree:
-        """The state on every device, as ``wrap`` takes it."""
-        if self._mode == "pmap":
-            stacked = jax.tree.map(lambda x: jnp.stack([x] * self.size), state)
+    def _over_split_state(
+        self, function: Callable[[PyTree, PyTree], PyTree]
+    ) -> Callable[[PyTree, PyTree], PyTree]:
+        """Every device's part of the batch is a row of a vmap; the compiler does the rest."""
+        rows = jax.vmap(
+            function,
+            in_axes=(None, 0),
+            out_axes=None,
+            axis_name=DEVICE_AXIS,
+            axis_size=self.size,
+            spmd_axis_name=DEVICE_AXIS,
+        )
+
+        def whole(state: PyTree, batch: PyTree) -> PyTree:
+            parts = jax.tree.map(lambda x: x.reshape(self.size, -1, *x.shape[1:]), batch)
             return jax.tree.map(
-                lambda x: jax.device_put(x, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS))),
+                lambda x: jax.lax.with_sharding_constraint(x, self._of_state(x.shape)),
+                rows(state, parts),
+            )
+
+        return whole
+
+    def _of_state(self, shape: tuple[int, ...]) -> NamedSharding:
+        spec = split_largest(shape, self.size) if self._mode == "fsdp" else PartitionSpec()
+        return NamedSharding(self._mesh, spec)
+
+    def replicate(self, state: PyTree) -> PyTree:
+        """The state, whole and the same in every process, as ``wrap`` takes it."""
+        if self._mode == "pmap":
+            count = self._here.size
+            stacked = jax.tree.map(lambda x: jnp.stack([x] * count), state)
+            return jax.tree.map(
+                lambda x: jax.device_put(x, NamedSharding(self._here, PartitionSpec(DEVICE_AXIS))),
                 stacked,
             )
+        if self._several:
+            return jax.tree.map(self._from_host, state)
         # Copied, since what is donated must not be the caller's own.
-        return jax.device_put(
-            jax.tree.map(jnp.copy, state), NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(lambda x: jax.device_put(jnp.copy(x), self._of_state(x.shape)), state)
+
+    def _from_host(self, x: jax.Array) -> jax.Array:
+        whole = np.array(x)
+        return jax.make_array_from_callback(
+            whole.shape, self._of_state(whole.shape), lambda index: whole[index]
         )
 
     def unreplicate(self, state: PyTree) -> PyTree:
-        """The state as it is on one device."""
-        return jax.tree.map(lambda x: x[0], state) if self._mode == "pmap" else state
+        """The state whole, as it is on one device; in several processes on one of this one's."""
+        if self._mode == "pmap":
+            return jax.tree.map(lambda x: x[0], state)
+        if self._mode == "fsdp":
+            state = self._gather(state)
+        return jax.tree.map(lambda x: x.addressable_data(0), state) if self._several else state
+
+    def to_save(self, state: PyTree) -> PyTree:
+        """The state for a checkpoint, which has every number once.
+
+        It is on the host; or in several processes in arrays over all of them, of which each writes
+        a part.
+        """
+        if not self._several:
+            return jax.tree.map(np.asarray, self.unreplicate(state))
+        if self._mode == "pmap":
+            return jax.tree.map(self._from_host, self.unreplicate(state))
+        return state
+
+    def rows(self, count: int) -> slice:
+        """Which examples of a batch of so many are for the devices of this process."""
+        each = count // self.size
+        return slice(self._first * each, (self._first + self._here.size) * each)
 
     def split(self, batch: PyTree) -> PyTree:
-        """The batch, an equal part of its first axis on each device."""
+        """The whole batch, an equal part of its first axis on each device."""
+        if not self._several:
+            return self.place(batch)
+        return self.place(jax.tree.map(lambda x: x[self.rows(len(x))], batch))
+
+    def place(self, examples: PyTree) -> PyTree:
+        """A batch of which every process gives its ``rows``, an equal part on each device."""
         if self._mode == "pmap":
-            return jax.tree.map(lambda x: np.reshape(x, (self.size, -1, *np.shape(x)[1:])), batch)
-        return jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS)))
+            count = self._here.size
+            return jax.tree.map(lambda x: np.reshape(x, (count, -1, *np.shape(x)[1:])), examples)
+        sharding = NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS))
+        if not self._several:
+            return jax.device_put(examples, sharding)
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(
+                sharding, x, (len(x) // self._here.size * self.size, *x.shape[1:])
+            ),
+            examples,
+        )
+
+
+def split_largest(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    """Splits the largest axis that can be cut into so many equal parts, the first of equal ones."""
+    axes = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
+    if not axes:
+        return PartitionSpec()
+    largest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*[None] * largest, DEVICE_AXIS)
+
+
+def _mesh(devices: list[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), (DEVICE_AXIS,), axis_types=(AxisType.Auto,))

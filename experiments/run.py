@@ -6,6 +6,7 @@ python -m experiments.run fashion_mnist --method grda --grda.mu 0.7
 
 import dataclasses
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,27 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import checkpoint, data, plan, report
+from experiments import data, distributed, plan, preemption, report
+from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, default_name
 from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
 from experiments.train import Job, Trained
+
+SAME_EVERYWHERE = (
+    "runs_dir",
+    "name",
+    "parallel",
+    "devices",
+    "log_every",
+    "checkpoint_every",
+    "keep_masks",
+    "stop_after",
+    "overwrite",
+)
+"""Of the runtime, what all processes of a run have to be told alike, beside the config."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +56,15 @@ def run(preset: str, config: Config, runtime: Runtime, console: Console) -> Path
         DataNotFoundError: the data set is neither here nor to be had.
         FileExistsError: the folder holds the run of another config.
         DivergedError: a loss was not finite.
+        PreemptedError: it was asked to end.
     """
     devices = use_devices(runtime.devices)
+    if not distributed.is_first():
+        console = Console(quiet=True)
+    everywhere = (getattr(runtime, name) for name in SAME_EVERYWHERE)
+    distributed.check_same((preset, config.to_json(), *everywhere))
+    # Where processes share the folder of the data, one prepares them for all.
+    distributed.on_first(lambda: data.load(config.dataset, runtime.data_dir))
     dataset = data.load(config.dataset, runtime.data_dir)
     folder = runtime.runs_dir / (runtime.name or default_name(preset, config))
     jobs: dict[str, Job] = {}
@@ -55,8 +77,9 @@ def run(preset: str, config: Config, runtime: Runtime, console: Console) -> Path
             folder=folder / method,
             console=console,
         )
-        # Before anything is trained: a folder that cannot be used is not found out an hour later.
-        checkpoint.RunFolder(folder / method).open(jobs[method].config, overwrite=runtime.overwrite)
+    # Before anything is trained: a folder that cannot be used is not found out an hour later.
+    for job in jobs.values():
+        distributed.open_folder(RunFolder(job.folder), job.config, overwrite=runtime.overwrite)
 
     trained: dict[str, Trained] = {}
     for name, job in jobs.items():
@@ -65,7 +88,7 @@ def run(preset: str, config: Config, runtime: Runtime, console: Console) -> Path
             step = trained[name].rows[-1]["step"]
             console.print(f"{name} stopped after step {step} of {job.total_steps}, as asked.")
     finished = {name: x for name, x in trained.items() if x.result is not None}
-    if finished:
+    if finished and distributed.is_first():
         report.show(finished, config, console)
         report.figure(finished, config, folder / "comparison.png")
     console.print(f"Everything is in [bold]{folder}[/bold].", soft_wrap=True)
@@ -88,8 +111,52 @@ def dry_run(config: Config, runtime: Runtime, console: Console) -> list[plan.Pla
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the arguments and runs; an error of the user's is one line, and exit status 2."""
+    """Parses the arguments and runs; an error of the user's is one line, and exit status 2.
+
+    Returns:
+        The exit status. A process that has joined others ends here with it instead.
+    """
     console = Console()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    words = None
+    try:
+        parsed = _parse(arguments)
+        if parsed.runtime.dry_run:
+            dry_run(parsed.config, parsed.runtime, console)
+            return 0
+        if distributed.several(parsed.runtime):
+            words = distributed.join(parsed.runtime)
+        with preemption.listening():
+            run(_preset(arguments), parsed.config, parsed.runtime, console)
+        status = 0
+    except (ValueError, FileExistsError, data.DataNotFoundError) as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        status = 2
+    except DivergedError as error:
+        console.print(f"[red]diverged:[/red] {error}", soft_wrap=True, highlight=False)
+        status = 3
+    except preemption.PreemptedError as error:
+        console.print(f"{error}; the same command goes on from there.", soft_wrap=True)
+        status = preemption.STATUS
+    except KeyboardInterrupt:
+        console.print("Interrupted; the same command goes on from the last checkpoint.")
+        status = 130
+    except Exception as error:
+        if words is None:
+            raise
+        if distributed.is_loss(error):
+            message = distributed.lost(error)
+            console.print(f"[red]error:[/red] {message}", soft_wrap=True, highlight=False)
+            status = distributed.LOST
+        else:
+            traceback.print_exc()
+            status = 1
+    if words is not None:
+        distributed.leave(status, words)
+    return status
+
+
+def _parse(arguments: list[str]) -> Arguments:
     names = {
         name: (
             (module.__doc__ or "").splitlines()[0],
@@ -97,29 +164,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for name, module in PRESETS.items()
     }
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        parsed = tyro.extras.overridable_config_cli(
-            names,
-            prog="python -m experiments.run",
-            description="Trains a network by one method or more, and compares them. Choose a "
-            "preset; `PRESET --help` shows every setting with its default.",
-            args=arguments,
-        )
-        if parsed.runtime.dry_run:
-            dry_run(parsed.config, parsed.runtime, console)
-        else:
-            run(_preset(arguments), parsed.config, parsed.runtime, console)
-    except (ValueError, FileExistsError, data.DataNotFoundError) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
-        return 2
-    except DivergedError as error:
-        console.print(f"[red]diverged:[/red] {error}", soft_wrap=True, highlight=False)
-        return 3
-    except KeyboardInterrupt:
-        console.print("Interrupted; the same command goes on from the last checkpoint.")
-        return 130
-    return 0
+    parsed: Arguments = tyro.extras.overridable_config_cli(
+        names,
+        prog="python -m experiments.run",
+        description="Trains a network by one method or more, and compares them. Choose a "
+        "preset; `PRESET --help` shows every setting with its default.",
+        args=arguments,
+    )
+    return parsed
 
 
 def _preset(arguments: Sequence[str]) -> str:

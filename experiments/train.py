@@ -14,13 +14,14 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from experiments import averaging, data, models, reparameterisation
+from experiments import averaging, data, models, preemption, reparameterisation
 from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
 from experiments.checks import check
 from experiments.config import Config, Runtime
-from experiments.health import diverged, fetch, healthy
+from experiments.distributed import is_first, open_folder
+from experiments.health import all_finite, diverged, fetch, healthy
 from experiments.interventions import Intervention, check_interventions, intervene
-from experiments.log import Log, Row
+from experiments.log import Log, Row, Rows
 from experiments.models.axis import DEVICE_AXIS
 from experiments.models.widths import Width
 from experiments.optimizers import base_optimizer, learning_rate_schedule
@@ -91,11 +92,6 @@ class Job:
         """Of one example."""
         return data.input_shape(self.dataset.train)
 
-    def batch(self, step: int) -> data.Split:
-        """The examples of a training step, from 0, as training sees them."""
-        config = self.config
-        return data.batch(self.splits[0], config.seed, step, config.batch_size, config.augment)
-
     @functools.cached_property
     def model(self) -> models.Model:
         """The network as pure functions."""
@@ -150,6 +146,14 @@ class Job:
         job = copy.copy(self)
         job.__dict__.update(properties)
         return job
+
+    def batch(self, step: int) -> PyTree:
+        """The examples of an update (from 0) on the devices; each process reads its own."""
+        config = self.config
+        rows = self.parallel.rows(config.batch_size)
+        return self.parallel.place(
+            data.batch(self.splits[0], config.seed, step, config.batch_size, config.augment, rows)
+        )
 
     def base_optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer that the config names, with its schedule."""
@@ -300,7 +304,7 @@ def _train(
         check(count == 0, "interventions", count, "none where there is a reparameterisation")
 
     folder = RunFolder(job.folder)
-    folder.open(config)  # raises, and writes nothing, if it is another config's
+    open_folder(folder, config)  # raises, and writes nothing, if it is another config's
     checkpoints = Checkpoints(folder)
 
     # Copied, so that a transformation which keeps the params can be donated beside them.
@@ -325,7 +329,8 @@ def _train(
 
     def score() -> Row:
         """Every example of the scored split once, and the zeros."""
-        batches = evaluation or map(parallel.split, data.evaluation_batches(scored_split, size))
+        # A stream gives each process its rows.
+        batches = evaluation or map(parallel.place, data.evaluation_batches(scored_split, size))
         sums = [parallel.unreplicate(score_fn(state, batch)) for batch in batches]
         correct, loss, count = (
             sum(float(x[name]) for x in sums) for name in ("correct", "loss", "count")
@@ -338,29 +343,36 @@ def _train(
             "sparsity_all": counts.all.sparsity,
         }
 
-    with Log(
-        folder,
-        name=config.method[0],
-        total=total,
-        start=start,
-        every=runtime.log_every,
-        progress=runtime.progress,
-        console=job.console,
-    ) as log:
+    writer = (
+        Log(
+            folder,
+            name=config.method[0],
+            total=total,
+            start=start,
+            every=runtime.log_every,
+            progress=runtime.progress,
+            console=job.console,
+        )
+        if is_first()
+        else Rows(folder, start)
+    )
+    with writer as log:
         seconds = log.rows[-1].get("seconds", 0.0) if log.rows else 0.0
         began = time.monotonic() - seconds
         pending: list[tuple[int, dict[str, jax.Array]]] = []
+        asked = False
         for step in range(start, stop):
             # A checkpoint is of before these, so that one who goes on from it comes by them once.
             state = intervene(interventions, step, job, state)
-            state, metrics = step_fn(state, parallel.split(job.batch(step)))
+            state, metrics = step_fn(state, job.batch(step))
             pending.append((step + 1, metrics))
 
             done = step + 1
+            asked = preemption.asked(done)
             if done == total:
                 state = intervene(interventions, total, job, state)
             epoch_ends = done % job.steps_per_epoch == 0 or done == total
-            saves = done % runtime.checkpoint_every == 0 or done == stop
+            saves = done % runtime.checkpoint_every == 0 or done == stop or asked
             if not (epoch_ends or saves or done % runtime.log_every == 0):
                 continue
             rows = fetch(pending, parallel)
@@ -370,19 +382,27 @@ def _train(
                 good[-1] |= score()
                 if runtime.keep_masks:
                     weights = parallel.unreplicate(state.params)
-                    folder.write_masks(done // job.steps_per_epoch, weights, job.penalised(weights))
+                    if is_first():
+                        epoch = done // job.steps_per_epoch
+                        folder.write_masks(epoch, weights, job.penalised(weights))
             if good:
                 good[-1]["seconds"] = round(time.monotonic() - began, 3)
             log.write(good)
             if len(good) < len(rows):
                 raise diverged("the loss is not finite", rows[len(good)], checkpoints, folder)
             if saves:
-                kept = jax.tree.map(np.asarray, parallel.unreplicate(state))
                 # A weight can overflow in the very update whose loss was still a number.
-                if not all(np.isfinite(x).all() for x in jax.tree.leaves(_trained(kept)[0])):
+                if not all_finite(_trained(state)[0]):
                     raise diverged("a weight is not finite", rows[-1], checkpoints, folder)
-                checkpoints.save(done, kept)
+                checkpoints.save(done, parallel.to_save(state))
+            if asked:
+                break
         checkpoints.close()
+    if asked and done < total:
+        raise preemption.PreemptedError(
+            f"{config.method[0]} was asked to end (SIGTERM), and stopped after step {done} of "
+            f"{total} with a checkpoint"
+        )
 
     final = jax.tree.map(np.asarray, parallel.unreplicate(state))
     result = None
@@ -390,5 +410,6 @@ def _train(
         counts = sparsity_report(final.params, job.penalised)
         evaluations = total + sum(x.gradient_evaluations for x in interventions)
         result = summarise(log.rows, counts, evaluations, final.opt_state)
-        write_json(folder.result, result)
+        if is_first():
+            write_json(folder.result, result)
     return Trained(final.params, final.statistics, log.rows, result)

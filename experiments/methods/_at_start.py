@@ -57,8 +57,5 @@ def mean_over_batches(
     """
     compiled = job.parallel.wrap(function)
     placed = job.parallel.replicate(at)
-    values = [
-        job.parallel.unreplicate(compiled(placed, job.parallel.split(job.batch(i))))
-        for i in range(batches)
-    ]
+    values = [job.parallel.unreplicate(compiled(placed, job.batch(i))) for i in range(batches)]
     return jax.tree.map(lambda *xs: sum(xs) / batches, *values)

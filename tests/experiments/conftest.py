@@ -15,6 +15,8 @@ from experiments.methods import METHODS
 from experiments.parallel import DataParallel
 from experiments.train import Job
 
+from .forks import Forks
+
 # 1,437 training images in batches of 128 are 11 steps an epoch.
 SHORT = Config(dataset="digits", method=("grda",), epochs=3, momentum=0.9, learning_rate=0.05)
 
@@ -41,6 +43,14 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits(data_dir):
     return data.load("digits", data_dir)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    """Starts processes of the command line."""
+    server = Forks(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture

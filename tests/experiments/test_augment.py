@@ -98,3 +98,11 @@ def test_the_central_crop_is_the_middle(size):
     assert row[0] + row[-1] == pytest.approx(255, abs=4)
     seen = 224 / 256 * min(1, height / width)
     assert row[-1] - row[0] == pytest.approx(255 * seen, abs=8)
+
+
+def test_rows_of_a_batch_are_seen_as_they_are_among_the_others():
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3)).astype(np.uint8)
+    whole = pad_crop_flip(images, 3, 5)
+    for rows in (slice(0, 2), slice(2, 8)):
+        part = pad_crop_flip(images[rows], 3, 5, len(images), rows)
+        np.testing.assert_array_equal(part, whole[rows])

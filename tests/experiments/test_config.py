@@ -75,6 +75,32 @@ from .conftest import exactly
         ),
         (lambda: Runtime(devices=0), "devices must be an integer >= 1, got 0."),
         (lambda: Runtime(stop_after=-3), "stop_after must be an integer >= 1, got -3."),
+        (lambda: Runtime(parallel="x"), "parallel must be one of mesh, pmap, fsdp, got 'x'."),
+        (lambda: Runtime(heartbeat_seconds=0), "heartbeat_seconds must be an integer >= 1, got 0."),
+        (
+            lambda: Runtime(process_count=2),
+            "process_count must be given with --coordinator only, got 2.",
+        ),
+        (
+            lambda: Runtime(coordinator="host", process_id=0, process_count=2),
+            "coordinator must be HOST:PORT of process 0, got 'host'.",
+        ),
+        (
+            lambda: Runtime(coordinator="host:1", process_id=0),
+            "process_count must be given with --coordinator, got None.",
+        ),
+        (
+            lambda: Runtime(coordinator="host:1", process_count=2),
+            "process_id must be given with --coordinator, got None.",
+        ),
+        (
+            lambda: Runtime(coordinator="host:1", process_id=2, process_count=2),
+            "process_id must be below the process_count 2, got 2.",
+        ),
+        (
+            lambda: Runtime(coordinator="host:1", process_id=0, process_count=2, distributed=True),
+            "distributed must be left out where there is a coordinator, got True.",
+        ),
         (
             lambda: Config.from_json({"epoch": 3}),
             "config.json must be made of known fields only, got ['epoch'].",

@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from experiments.config import Config
 from experiments.models.axis import DEVICE_AXIS
-from experiments.parallel import DataParallel, use_devices
+from experiments.parallel import DataParallel, split_largest, use_devices
 
 from .conftest import SHORT, change, exactly
 
 
-@pytest.fixture(scope="module", params=["mesh", "pmap"])
+@pytest.fixture(scope="module", params=["mesh", "pmap", "fsdp"])
 def mode(request):
     return request.param
 
@@ -48,7 +49,7 @@ def test_a_run_is_the_same_on_one_device_and_on_eight(train, tmp_path, model):
     config = change(SHORT, model=model, epochs=1)
     runs = {
         (mode, count): train(tmp_path / f"{mode}{count}", config, devices=count, parallel=mode)
-        for mode, count in [("mesh", 1), ("mesh", 8), ("pmap", 8)]
+        for mode, count in [("mesh", 1), ("mesh", 8), ("pmap", 8), ("fsdp", 8)]
     }
     expected = runs.pop(("mesh", 1))
     for found in runs.values():
@@ -80,3 +81,42 @@ def test_more_devices_than_there_are_is_refused(devices):
         ValueError, match=exactly("devices must be at most the 8 that JAX has here, got 9.")
     ):
         use_devices(9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((), PartitionSpec()),
+        ((7, 3), PartitionSpec()),
+        ((0, 3), PartitionSpec()),
+        ((16,), PartitionSpec(DEVICE_AXIS)),
+        ((24, 16), PartitionSpec(DEVICE_AXIS)),
+        ((100, 16), PartitionSpec(None, DEVICE_AXIS)),
+        ((3, 3, 64, 64), PartitionSpec(None, None, DEVICE_AXIS)),
+    ],
+)
+def test_the_largest_axis_that_divides_is_split(shape, spec):
+    assert split_largest(shape, 8) == spec
+
+
+def test_fsdp_splits_the_state_and_leaves_it_split(devices):
+    """Before a step and after it; and it comes back whole."""
+    parallel = DataParallel("fsdp", devices)
+    mine = {"w": jnp.arange(128.0).reshape(4, 32), "n": jnp.int32(3)}
+
+    def step(state, batch):
+        mean = jax.lax.pmean(batch.mean(), DEVICE_AXIS)
+        return jax.tree.map(lambda x: x + mean.astype(x.dtype), state)
+
+    state = parallel.replicate(mine)
+    for placed in (state, parallel.wrap(step)(state, parallel.split(np.ones(16)))):
+        assert {x.data.shape for x in placed["w"].addressable_shards} == {(4, 4)}
+        assert placed["n"].is_fully_replicated
+    whole = parallel.unreplicate(state)
+    assert whole["w"].is_fully_replicated
+    np.testing.assert_array_equal(whole["w"], mine["w"])
+
+
+def test_one_process_has_all_the_rows(mode, devices):
+    parallel = DataParallel(mode, devices)
+    assert parallel.rows(16) == slice(0, 16)

@@ -91,6 +91,12 @@ def test_a_folder_of_something_else_is_refused_and_kept(train, tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "x"
 
 
+def test_a_folder_of_a_run_that_was_killed_as_it_began_is_taken(tmp_path):
+    (tmp_path / "config.partial").write_text("{")
+    RunFolder(tmp_path).open(SHORT)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_an_unreadable_config_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(FileExistsError, match=r"config\.json cannot be read"):
