@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from experiments import averaging, data, models, reparameterisation
+from experiments import averaging, data, kept, models, reparameterisation
 from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
 from experiments.checks import check
 from experiments.config import Config, Runtime
@@ -354,17 +354,20 @@ def _train(
                 if runtime.keep_masks:
                     weights = parallel.unreplicate(state.params)
                     folder.write_masks(done // job.steps_per_epoch, weights, job.penalised(weights))
+                if runtime.keep_params:
+                    at = parallel.unreplicate((state.params, state.statistics))
+                    kept.write(folder.params, done, *at)
             if good:
                 good[-1]["seconds"] = round(time.monotonic() - began, 3)
             log.write(good)
             if len(good) < len(rows):
                 raise diverged("the loss is not finite", rows[len(good)], checkpoints, folder)
             if saves:
-                kept = jax.tree.map(np.asarray, parallel.unreplicate(state))
+                saved = jax.tree.map(np.asarray, parallel.unreplicate(state))
                 # A weight can overflow in the very update whose loss was still a number.
-                if not all(np.isfinite(x).all() for x in jax.tree.leaves(_trained(kept)[0])):
+                if not all(np.isfinite(x).all() for x in jax.tree.leaves(_trained(saved)[0])):
                     raise diverged("a weight is not finite", rows[-1], checkpoints, folder)
-                checkpoints.save(done, kept)
+                checkpoints.save(done, saved)
         checkpoints.close()
 
     final = jax.tree.map(np.asarray, parallel.unreplicate(state))
