@@ -1,0 +1,199 @@
+"""How flat are SGD's solution and gRDA's? The density of the eigenvalues of the Hessian at each.
+
+    python -m experiments.run digits
+    python -m experiments.analysis.spectrum runs/digits/dense runs/digits/grda
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from experiments.analysis import record
+from experiments.analysis.curvature import Curvature
+from experiments.analysis.density import Quadrature, above, density, mean_of, quadrature
+from experiments.analysis.norms import LINES
+from experiments.analysis.runs import Run, labels, read
+from experiments.checks import check_integer
+from experiments.log import Row
+from experiments.plotting import COLORS, plt
+from experiments.studies import tables
+from experiments.studies.frontier_figures import DPI, WIDTH, finish
+
+title = "The spectrum of the Hessian"
+NAME = "spectrum"
+SMOOTHING = 0.01
+"""The width of an eigenvalue in the density, in units of the largest of all."""
+
+
+def measure(runs: Sequence[Run], settings: Row) -> Row:
+    """The quadratures of each run's end."""
+    series = []
+    for label, run in zip(labels(runs), runs, strict=True):
+        params, statistics = run.last()
+        curvature = Curvature(run.job, settings["examples"])
+        matvec = curvature.at(params, statistics)
+        probes = track(range(settings["probes"]), f"probes, {label}", transient=True)
+        found = [quadrature(matvec, params, settings["products"], seed) for seed in probes]
+        rows = run.job.total_steps
+        rate = sum(float(run.job.learning_rate(n)) for n in range(rows))
+        series.append(
+            {
+                "label": label,
+                "weights": sum(x.size for x in jax.tree.leaves(params)),
+                "nonzero": sum(int((np.asarray(x) != 0).sum()) for x in jax.tree.leaves(params)),
+                "time": round(rate, 6),
+                "examples": curvature.examples,
+                "probes": [
+                    {
+                        "nodes": [float(f"{x:.6g}") for x in probe.nodes],
+                        "weights": [float(f"{x:.6g}") for x in probe.weights],
+                    }
+                    for probe in found
+                ],
+            }
+        )
+    return {"series": series}
+
+
+def quadratures(series: Row) -> list[Quadrature]:
+    """As they were measured."""
+    return [Quadrature(np.array(x["nodes"]), np.array(x["weights"])) for x in series["probes"]]
+
+
+def ends(series: Row) -> tuple[float, float]:
+    """The smallest and the largest eigenvalue that a probe has found."""
+    nodes = np.concatenate([x.nodes for x in quadratures(series)])
+    return float(nodes.min()), float(nodes.max())
+
+
+def figure(found: Row, path: Path) -> None:
+    """Left the density, right how many eigenvalues are above which."""
+    every = found["result"]["series"]
+    low, high = min(ends(x)[0] for x in every), max(ends(x)[1] for x in every)
+    width = SMOOTHING * high
+    grid = np.linspace(low - 4 * width, high + 4 * width, 1500)
+    steps = np.geomspace(high * 1e-4, high * 1.05, 400)
+    top = 0.0
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
+    for i, series in enumerate(every):
+        style = {"color": COLORS[i % len(COLORS)], "linestyle": LINES[i % len(LINES)]}
+        probes = quadratures(series)
+        values = density(probes, grid, width)
+        top = max(top, float(values.max()))
+        left.plot(grid, values, linewidth=1.3, label=series["label"], **style)
+        right.plot(steps, 100 * above(probes, steps), linewidth=1.3, **style)
+        right.axvline(1 / series["time"], color="0.45", linestyle=":", linewidth=1.1)
+    # A single eigenvalue is a bell of the height 0.4 / (width * weights).
+    floor = 0.02 / (width * max(x["weights"] for x in every))
+    left.set(yscale="log", xlabel=r"eigenvalue $\lambda$ of the Hessian", ylabel="density")
+    left.set_ylim(floor, 5 * top)
+    left.legend(frameon=False, fontsize=7.5)
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"$\lambda$",
+        ylabel=r"eigenvalues above $\lambda$ (%)",
+    )
+    right.annotate(
+        r"$1/t$",
+        (1 / every[0]["time"], 0.94),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color="0.3",
+    )
+    for axes in (left, right):
+        finish(axes)
+    fig.savefig(path, dpi=DPI)
+    plt.close(fig)
+
+
+def text(found: Row) -> str:
+    """The ends of each spectrum, its trace, and how much of it is flat."""
+    lines = []
+    for series in found["result"]["series"]:
+        probes, (low, high) = quadratures(series), ends(series)
+        cut = 1 / series["time"]
+        steep = 100 * mean_of(probes, lambda x, cut=cut: (np.abs(x) > cut).astype(float))
+        lines.append(
+            [
+                series["label"],
+                f"{low:.3f}",
+                f"{high:.2f}",
+                f"{series['weights'] * mean_of(probes, lambda x: x):.1f}",
+                f"{100 - steep:.2f}",
+                f"{series['nonzero']:,} of {series['weights']:,}",
+            ]
+        )
+    first = found["result"]["series"][0]
+    header = ["", "smallest", "largest", "trace", "flat (%)", "nonzero weights"]
+    settings = found["settings"]
+    return "\n\n".join(
+        [
+            tables.markdown(header, lines),
+            f"{settings['probes']} random vectors with {settings['products']} products each; the "
+            f"Hessian is that of {first['examples']:,} training examples. Flat is an eigenvalue "
+            f"below 1/t in magnitude, with the training time t = {first['time']:g} (updates times "
+            "rate).",
+        ]
+    )
+
+
+def render(folder: Path) -> str:
+    """Every record that was saved."""
+    return record.pages(
+        folder,
+        NAME,
+        figure,
+        text,
+        "Spectrum of the Hessian",
+        "The eigenvalues of the Hessian of the training loss where SGD and gRDA end, by stochastic "
+        "Lanczos quadrature over all weights, zero ones too.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The density of the Hessian's eigenvalues where some runs end."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, such as SGD's and gRDA's."""
+    probes: int = 4
+    """Random vectors."""
+    products: int = 80
+    """With the Hessian, for each of them."""
+    examples: int | None = 10_000
+    """Of the training set; None is all of it."""
+    save: str | None = None
+    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data; by default where TFDS always does."""
+
+
+def analyse(arguments: Arguments, console: Console) -> Row:
+    """Measures, prints and writes."""
+    for name in ("probes", "products"):
+        check_integer(name, getattr(arguments, name), 1)
+    runs = read(arguments.runs, arguments.data_dir)
+    settings = {x: getattr(arguments, x) for x in ("probes", "products", "examples")}
+    result = measure(runs, settings)
+    found = record.write(NAME, runs, settings, result, figure, arguments.save, console)
+    console.print(text(found), highlight=False)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Analyses from the command line."""
+    return record.main(NAME, Arguments, analyse, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
