@@ -151,4 +151,6 @@ class Plane:
 
 def _dot(a: PyTree, b: PyTree) -> float:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return float(sum(np.vdot(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs))
+    return float(
+        sum(np.vdot(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs)
+    )

@@ -38,16 +38,16 @@ def measure(sgd: Run, grda: Run, settings: Row, console: Console) -> Row:
     """Trains the bend, and scores the curve, the line, the plane and the two for comparison."""
     job = sgd.job
     (first, _), (last, _) = sgd.last(), grda.last()
-    training = bezier.Training(
-        settings["epochs"], settings["learning_rate"], settings["momentum"]
-    )
+    training = bezier.Training(settings["epochs"], settings["learning_rate"], settings["momentum"])
     steps = training.epochs * job.steps_per_epoch
     points, grid = settings["points"], settings["grid"]
     with Progress(console=console, transient=True) as bar:
 
-        def train(what: str, *how: Any) -> PyTree:
+        def train(what: str, start: PyTree, held: PyTree, place: bezier.Place) -> PyTree:
             task = bar.add_task(what, total=steps)
-            return bezier.train(job, *how, training, lambda n: bar.update(task, completed=n))
+            return bezier.train(
+                job, start, held, place, training, lambda n: bar.update(task, completed=n)
+            )
 
         middle = bezier.straight(first, last, 0.5)
         bend = train("the bend", middle, (first, last), bezier.on_the_curve)
@@ -55,7 +55,8 @@ def measure(sgd: Run, grda: Run, settings: Row, console: Console) -> Row:
 
         whole = Landscape(job, settings["examples"])
         task = bar.add_task("curve and line", total=2 * points)
-        curve, line = [], []
+        curve: list[Row] = []
+        line: list[Row] = []
         for t in np.linspace(0, 1, points):
             places = (bezier.point(first, bend, last, t), bezier.straight(first, last, t))
             for found, params in zip((curve, line), places, strict=True):

@@ -48,11 +48,11 @@ def _along(axes: Axes, result: Row, of: str) -> None:
                 linewidth=1.2,
                 label=f"{'straight line' if way == 'line' else 'curve'}, {split}",
             )
-    for t, color, name in ((0, SGD, "SGD"), (-1, GRDA, "gRDA")):
+    for end, color, name in ((0, SGD, "SGD"), (-1, GRDA, "gRDA")):
         for split in ("train", "test"):
             axes.plot(
-                result["curve"][t]["t"],
-                result["curve"][t][f"{split}_{of}"],
+                result["curve"][end]["t"],
+                result["curve"][end][f"{split}_{of}"],
                 "o",
                 color=color,
                 markersize=5.5,
@@ -77,7 +77,7 @@ def _along(axes: Axes, result: Row, of: str) -> None:
     mine = [
         (h, n)
         for h, n in zip(handles, names, strict=True)
-        if (of == "loss") == ("," in n and not n.endswith(", test") or n.startswith(("c", "st")))
+        if (of == "loss") == (("," in n and not n.endswith(", test")) or n.startswith(("c", "st")))
     ]
     if mine:
         axes.legend(*zip(*mine, strict=True), frameon=False, fontsize=7)
@@ -94,9 +94,8 @@ def _plane(axes: Axes, plane: Row, name: str) -> None:
     )
     (x0, y0), (x1, y1), (xb, yb) = plane["sgd"], plane["grda"], plane["bend"]
     t = np.linspace(0, 1, 60)
-    curve = [
-        (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c for a, b, c in ((x0, xb, x1), (y0, yb, y1))
-    ]
+    ways = ((x0, xb, x1), (y0, yb, y1))
+    curve = [(1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c for a, b, c in ways]
     axes.plot(*curve, color="#222222", linewidth=1.4)
     axes.plot([x0, x1], [y0, y1], color="#222222", linewidth=1.2, linestyle="--")
     for x, y, color, text, mark in (

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import data
 from experiments.analysis.density import MatVec
 from experiments.analysis.landscape import some
 from experiments.train import Job
@@ -32,7 +31,7 @@ class Curvature:
             for i in range(0, len(split.labels), BATCH)
         ]
 
-    def _loss(self, params: PyTree, statistics: PyTree, batch: data.Split) -> jax.Array:
+    def _loss(self, params: PyTree, statistics: PyTree, batch: Any) -> jax.Array:
         logits, _ = self._model.apply(params, statistics, batch[0], False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
         mean: jax.Array = losses.mean()
@@ -51,10 +50,17 @@ class Curvature:
         at = jax.tree.map(jnp.asarray, (params, statistics))
 
         def matvec(vector: PyTree) -> PyTree:
-            parts = [
-                jax.tree.map(lambda x, n=len(b[1]): x * (n / self.examples), self._product(*at, vector, b))
-                for b in self.batches
-            ]
-            return functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts)
+            total = None
+            for batch in self.batches:
+                part, share = self._product(*at, vector, batch), len(batch[1]) / self.examples
+                total = _added(total, part, share)
+            return total
 
         return matvec
+
+
+@jax.jit
+def _added(total: PyTree, part: PyTree, share: float) -> PyTree:
+    if total is None:
+        return jax.tree.map(lambda x: share * x, part)
+    return jax.tree.map(lambda a, x: a + share * x, total, part)

@@ -1,7 +1,7 @@
 """Training curves: loss, accuracy and sparsity of some runs, epoch by epoch.
 
-    python -m experiments.run digits
-    python -m experiments.analysis.curves runs/digits/dense runs/digits/grda
+python -m experiments.run digits
+python -m experiments.analysis.curves runs/digits/dense runs/digits/grda
 """
 
 import dataclasses

@@ -16,6 +16,7 @@ investigation into neural net optimization via Hessian eigenvalue density*, ICML
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -49,7 +50,7 @@ def quadrature(matvec: MatVec, like: PyTree, size: int, seed: int) -> Quadrature
     beside: list[float] = []
     for k in range(size):
         basis[k] = q
-        product = np.asarray(ravel_pytree(matvec(unravel(q)))[0], np.float32)
+        product = np.asarray(ravel_pytree(matvec(unravel(jnp.asarray(q))))[0], np.float32)
         diagonal.append(float(np.dot(product, q)))
         for _ in range(2):  # orthogonal to all before, or converged eigenvalues would come again
             product = product - basis[: k + 1].T @ (basis[: k + 1] @ product)
@@ -73,8 +74,8 @@ def density(found: Sequence[Quadrature], grid: np.ndarray, width: float) -> np.n
 
     def gaussians(x: Quadrature) -> np.ndarray:
         scaled = (grid[:, None] - x.nodes) / width
-        values: np.ndarray = np.exp(-0.5 * scaled**2) @ x.weights
-        return values / (width * np.sqrt(2 * np.pi))
+        values: np.ndarray = (np.exp(-0.5 * scaled**2) * x.weights).sum(1)
+        return np.asarray(values / (width * np.sqrt(2 * np.pi)))
 
     mean: np.ndarray = np.mean([gaussians(x) for x in found], axis=0)
     return mean

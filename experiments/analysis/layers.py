@@ -93,7 +93,7 @@ def measure(runs: Sequence[Run]) -> Row:
 
 def zeros(layer: Row, of: str = "nonzero") -> float:
     """In per cent."""
-    return 100 * (1 - layer[of] / math.prod(layer["shape"]))
+    return 100 * (1 - float(layer[of]) / math.prod(layer["shape"]))
 
 
 def figure(found: Row, path: Path) -> None:
@@ -137,7 +137,9 @@ def figure_published(path: Path) -> None:
             text = f"{name.replace(' mu', ', mu')}: {100 * there.total(name):.1f} % in all"
             text = text if "ERK" not in name else name
             step = {} if marker else {"drawstyle": "steps-mid"}
-            axes.plot(places, values, color=color, marker=marker, ms=3.5, lw=1.0, label=text, **step)
+            axes.plot(
+                places, values, color=color, marker=marker, ms=3.5, lw=1.0, label=text, **step
+            )
         for first in firsts:
             axes.axvline(first - 0.5, color="0.85", linewidth=0.8, zorder=0)
         axes.set(ylabel="zeros in the layer (%)", ylim=(-4, 104))

@@ -6,11 +6,28 @@ yet.
 
 from types import ModuleType
 
-from experiments.analysis import published, theorem_report
+from experiments.analysis import (
+    connectivity_report,
+    curves,
+    layers,
+    norms,
+    projection,
+    published,
+    spectrum,
+    theorem_report,
+    topology,
+)
 from experiments.bench import report as bench_report
 
 PAGES: dict[str, ModuleType] = {
     "theorem": theorem_report,
     "bench": bench_report,
     "published": published,
+    "curves": curves,
+    "connectivity": connectivity_report,
+    "projection": projection,
+    "spectrum": spectrum,
+    "norms": norms,
+    "layers": layers,
+    "topology": topology,
 }

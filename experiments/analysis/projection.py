@@ -96,7 +96,9 @@ def measure(sgd: Run, grda: Run, settings: Row) -> Row:
 
 def overlap(a: PyTree, b: PyTree) -> float:
     """How much of one space lies in another of the same dimension: 1 if they are the same."""
-    rows = [share(b, jax.tree.map(lambda x, i=i: x[i], a)) for i in range(len(jax.tree.leaves(a)[0]))]
+    rows = [
+        share(b, jax.tree.map(lambda x, i=i: x[i], a)) for i in range(len(jax.tree.leaves(a)[0]))
+    ]
     return float(np.mean(rows))
 
 
@@ -133,7 +135,7 @@ def text(found: Row) -> str:
     lines = [
         [
             f"{x['epoch']:g}",
-            f"{100 * x['share']:.3f}",
+            f"{100 * x['share']:.4f}",
             f"{100 * x['share'] ** 0.5:.2f}",
             f"{100 * x['share_of_way']:.2f}",
             f"{x['distance']:.2f}",
@@ -181,9 +183,9 @@ class Arguments:
     """The folder of SGD's run, then that of gRDA, both trained with --keep-params."""
     k: int = 10
     """How many eigenvectors."""
-    points: int = 15
+    points: int = 8
     """At how many moments, at most."""
-    examples: int | None = 10_000
+    examples: int | None = 5000
     """Of the training set, for the Hessian; None is all of it."""
     tolerance: float = 1e-3
     """Of the eigenpairs, in units of the largest eigenvalue."""

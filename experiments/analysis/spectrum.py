@@ -1,10 +1,11 @@
 """How flat are SGD's solution and gRDA's? The density of the eigenvalues of the Hessian at each.
 
-    python -m experiments.run digits
-    python -m experiments.analysis.spectrum runs/digits/dense runs/digits/grda
+python -m experiments.run digits
+python -m experiments.analysis.spectrum runs/digits/dense runs/digits/grda
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,20 +117,23 @@ def figure(found: Row, path: Path) -> None:
     plt.close(fig)
 
 
+def _within(cut: float, values: np.ndarray) -> np.ndarray:
+    return (np.abs(values) < cut).astype(float)
+
+
 def text(found: Row) -> str:
     """The ends of each spectrum, its trace, and how much of it is flat."""
     lines = []
     for series in found["result"]["series"]:
         probes, (low, high) = quadratures(series), ends(series)
-        cut = 1 / series["time"]
-        steep = 100 * mean_of(probes, lambda x, cut=cut: (np.abs(x) > cut).astype(float))
+        flat = mean_of(probes, functools.partial(_within, 1 / series["time"]))
         lines.append(
             [
                 series["label"],
                 f"{low:.3f}",
                 f"{high:.2f}",
                 f"{series['weights'] * mean_of(probes, lambda x: x):.1f}",
-                f"{100 - steep:.2f}",
+                f"{100 * flat:.2f}",
                 f"{series['nonzero']:,} of {series['weights']:,}",
             ]
         )
@@ -166,11 +170,11 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs, such as SGD's and gRDA's."""
-    probes: int = 4
+    probes: int = 3
     """Random vectors."""
-    products: int = 80
+    products: int = 60
     """With the Hessian, for each of them."""
-    examples: int | None = 10_000
+    examples: int | None = 5000
     """Of the training set; None is all of it."""
     save: str | None = None
     """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
