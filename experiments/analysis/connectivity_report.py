@@ -85,10 +85,15 @@ def _along(axes: Axes, result: Row, of: str) -> None:
 
 def _plane(axes: Axes, plane: Row, name: str) -> None:
     values = np.array(plane[name])
-    low, high = values.min(), values.max()
-    # Close to the minimum the levels are dense: that is where the path is.
-    levels = low + (high - low) * np.linspace(0, 1, 13) ** 2.2
-    filled = axes.contourf(plane["x"], plane["y"], values, levels=levels, cmap="cividis_r")
+    low = values.min()
+    # Close to the minimum the levels are dense, and far above the ends there are none: what is
+    # to be seen is where the path is.
+    ends = max(_nearest(plane, values, plane[x]) for x in ("sgd", "grda"))
+    high = min(values.max(), low + 8 * (ends - low))
+    levels = low + (high - low) * np.linspace(0, 1, 13) ** 1.6
+    filled = axes.contourf(
+        plane["x"], plane["y"], values, levels=levels, cmap="cividis_r", extend="max"
+    )
     axes.contour(
         plane["x"], plane["y"], values, levels=levels[1:-1], colors="white", linewidths=0.4
     )
@@ -118,6 +123,14 @@ def _plane(axes: Axes, plane: Row, name: str) -> None:
     bar.ax.tick_params(labelsize=7)
     axes.set(xlabel="distance along SGD to gRDA", ylabel="distance to the side")
     finish(axes)
+
+
+def _nearest(plane: Row, values: np.ndarray, point: list[float]) -> float:
+    """The value at the point of the grid that is nearest."""
+    j, i = (
+        np.abs(np.array(plane[axis]) - at).argmin() for axis, at in zip("xy", point, strict=True)
+    )
+    return float(values[i, j])
 
 
 def text(found: Row) -> str:

@@ -116,12 +116,14 @@ def figure(found: Row, path: Path) -> None:
     chance = 100 * k / found["result"]["weights"]
     left.axhline(chance, color="0.45", linestyle=":", linewidth=1.2, label="a random direction")
     left.set(yscale="log", xlabel="epoch", ylabel=f"share in the top {k} eigenvectors (%)")
-    left.set_ylim(top=100)
+    shares = [100 * x[name] for x in points for name in ("share", "share_of_way")]
+    left.set_ylim(top=20 * max(chance, *shares))  # with room for the legend
     left.legend(frameon=False, fontsize=7.5)
     for i in range(k):
         values = [x["eigenvalues"][i] for x in points]
         right.plot(epochs, values, color=COLORS[0], alpha=1 - 0.75 * i / k, linewidth=1.1)
-    right.set(yscale="log", xlabel="epoch", ylabel=f"top {k} eigenvalues at " + r"$w_\mathrm{SGD}$")
+    right.set(xlabel="epoch", ylabel=f"top {k} eigenvalues at " + r"$w_\mathrm{SGD}$")
+    right.set_ylim(bottom=0)
     for axes in (left, right):
         axes.set_xlim(left=0)
         finish(axes)

@@ -93,7 +93,8 @@ def pages(
     for key, record in saved(folder, name).items():
         file = f"{name}_{key}.png"
         draw(record, folder / file)
-        made = f"Made by `{record['command']}`."
+        made = f"Made by `{record['command']}` of the runs of "
+        made += " and ".join(f"`{run['command']}`" for run in record["runs"]) + "."
         parts += [f"**{heading(record)}**", text(record), f"![{caption}]({file})", made]
     return "\n\n".join([intro, *parts]) if parts else ""
 

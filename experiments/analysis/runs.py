@@ -98,7 +98,7 @@ class Run:
     def to_json(self) -> Row:
         """What an analysis says of it: its label, its config, and the command that repeats it."""
         preset = min(PRESETS, key=lambda x: len(self.config.differences(PRESETS[x].CONFIG)))
-        line = command(self.config, preset)
+        line = f"{command(self.config, preset)} --name {self.path.absolute().parent.name}"
         for option, there in (
             ("--keep-params", self.folder.params.is_dir()),
             ("--keep-masks", self.folder.masks.is_dir()),

@@ -5,7 +5,6 @@ python -m experiments.analysis.spectrum runs/digits/dense runs/digits/grda
 """
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,8 @@ title = "The spectrum of the Hessian"
 NAME = "spectrum"
 SMOOTHING = 0.01
 """The width of an eigenvalue in the density, in units of the largest of all."""
+FINEST = 0.003
+"""In the same units: among smaller eigenvalues, so few products tell none from another."""
 
 
 def measure(runs: Sequence[Run], settings: Row) -> Row:
@@ -42,14 +43,11 @@ def measure(runs: Sequence[Run], settings: Row) -> Row:
         matvec = curvature.at(params, statistics)
         probes = track(range(settings["probes"]), f"probes, {label}", transient=True)
         found = [quadrature(matvec, params, settings["products"], seed) for seed in probes]
-        rows = run.job.total_steps
-        rate = sum(float(run.job.learning_rate(n)) for n in range(rows))
         series.append(
             {
                 "label": label,
                 "weights": sum(x.size for x in jax.tree.leaves(params)),
                 "nonzero": sum(int((np.asarray(x) != 0).sum()) for x in jax.tree.leaves(params)),
-                "time": round(rate, 6),
                 "examples": curvature.examples,
                 "probes": [
                     {
@@ -80,7 +78,7 @@ def figure(found: Row, path: Path) -> None:
     low, high = min(ends(x)[0] for x in every), max(ends(x)[1] for x in every)
     width = SMOOTHING * high
     grid = np.linspace(low - 4 * width, high + 4 * width, 1500)
-    steps = np.geomspace(high * 1e-4, high * 1.05, 400)
+    steps = np.geomspace(high * FINEST, high * 1.05, 400)
     top = 0.0
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
     for i, series in enumerate(every):
@@ -90,7 +88,6 @@ def figure(found: Row, path: Path) -> None:
         top = max(top, float(values.max()))
         left.plot(grid, values, linewidth=1.3, label=series["label"], **style)
         right.plot(steps, 100 * above(probes, steps), linewidth=1.3, **style)
-        right.axvline(1 / series["time"], color="0.45", linestyle=":", linewidth=1.1)
     # A single eigenvalue is a bell of the height 0.4 / (width * weights).
     floor = 0.02 / (width * max(x["weights"] for x in every))
     left.set(yscale="log", xlabel=r"eigenvalue $\lambda$ of the Hessian", ylabel="density")
@@ -99,17 +96,8 @@ def figure(found: Row, path: Path) -> None:
     right.set(
         xscale="log",
         yscale="log",
-        xlabel=r"$\lambda$",
+        xlabel=r"eigenvalue $\lambda$ of the Hessian",
         ylabel=r"eigenvalues above $\lambda$ (%)",
-    )
-    right.annotate(
-        r"$1/t$",
-        (1 / every[0]["time"], 0.94),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, 0),
-        textcoords="offset points",
-        fontsize=8,
-        color="0.3",
     )
     for axes in (left, right):
         finish(axes)
@@ -117,36 +105,30 @@ def figure(found: Row, path: Path) -> None:
     plt.close(fig)
 
 
-def _within(cut: float, values: np.ndarray) -> np.ndarray:
-    return (np.abs(values) < cut).astype(float)
-
-
 def text(found: Row) -> str:
-    """The ends of each spectrum, its trace, and how much of it is flat."""
+    """The ends of each spectrum, its trace, and how much of it is steep."""
+    every, settings = found["result"]["series"], found["settings"]
+    cut = SMOOTHING * max(ends(x)[1] for x in every)
     lines = []
-    for series in found["result"]["series"]:
+    for series in every:
         probes, (low, high) = quadratures(series), ends(series)
-        flat = mean_of(probes, functools.partial(_within, 1 / series["time"]))
         lines.append(
             [
                 series["label"],
                 f"{low:.3f}",
                 f"{high:.2f}",
                 f"{series['weights'] * mean_of(probes, lambda x: x):.1f}",
-                f"{100 * flat:.2f}",
+                f"{100 * float(above(probes, np.array([cut]))[0]):.3f}",
                 f"{series['nonzero']:,} of {series['weights']:,}",
             ]
         )
-    first = found["result"]["series"][0]
-    header = ["", "smallest", "largest", "trace", "flat (%)", "nonzero weights"]
-    settings = found["settings"]
+    header = ["", "smallest", "largest", "trace", f"above {cut:.2g} (%)", "nonzero weights"]
     return "\n\n".join(
         [
             tables.markdown(header, lines),
             f"{settings['probes']} random vectors with {settings['products']} products each; the "
-            f"Hessian is that of {first['examples']:,} training examples. Flat is an eigenvalue "
-            f"below 1/t in magnitude, with the training time t = {first['time']:g} (updates times "
-            "rate).",
+            f"Hessian is that of {every[0]['examples']:,} training examples, over all weights, "
+            f"{cut:.2g} is a hundredth of the largest eigenvalue of all.",
         ]
     )
 

@@ -157,8 +157,8 @@ def _collapses(group: list[Row]) -> str:
 def _draw(found: dict[Config, Row], path: Path) -> None:
     """Above the accuracy against the weights left, below the share of each layer that is left."""
     many = NETWORKS["mlp"]
-    fig = plt.figure(figsize=(WIDTH, 4.6), layout="constrained")
-    grid = fig.add_gridspec(2, 1)
+    fig = plt.figure(figsize=(WIDTH, 4.8))
+    grid = fig.add_gridspec(2, 1, left=0.09, right=0.985, bottom=0.1, top=0.98, hspace=0.42)
     axes = fig.add_subplot(grid[0])
     panels: list[Axes] = list(grid[1].subgridspec(1, len(many)).subplots(sharey=True))  # type: ignore[arg-type]
     for i, series in enumerate(many):
@@ -180,16 +180,18 @@ def _draw(found: dict[Config, Row], path: Path) -> None:
             )
             _layers(panels[i], groups)
         panels[i].set(xscale="log", yscale="log", ylim=(0.003, 150), xlabel="weights left")
-        panels[i].invert_xaxis()
+        panels[i].xaxis.set_minor_formatter("")
         panels[i].set_title(series.label, fontsize=7.5)
         finish(panels[i])
     axes.axhline(CHANCE, color="0.5", linestyle=":", linewidth=1)
     axes.annotate("chance", (0.01, CHANCE + 1.5), xycoords=("axes fraction", "data"), fontsize=7)
     axes.set(xscale="log", xlabel="weights left", ylabel="test accuracy (%)", ylim=(0, 95))
-    axes.invert_xaxis()
     if axes.containers:
         axes.legend(frameon=False, fontsize=7.5, loc="center left")
-    panels[0].set_ylabel("of the layer (%)")
+    panels[0].set_ylabel("left in the layer (%)")
+    low, high = axes.get_xlim()
+    for each in (axes, *panels):  # sparser to the right
+        each.set_xlim(1.5 * high, low / 1.5)
     finish(axes)
     fig.savefig(path, dpi=DPI)
     plt.close(fig)

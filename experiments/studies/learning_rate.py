@@ -20,8 +20,8 @@ EPOCHS = True
 SEEDS = (0, 1, 2)
 SCHEDULES = ("constant", "step", "cosine")
 MU = 0.6
-STRENGTHS = (0.0025, 0.005, 0.01)
-READ_AT = 0.85
+STRENGTHS = (0.005, 0.01, 0.02)
+READ_AT = 0.9
 FIGURE = "learning_rate.png"
 
 
@@ -83,7 +83,7 @@ def runs() -> list[tuple[Config, str]]:
 
 def training_time(row: Row) -> float:
     """The sum of the rates over all updates: what the threshold grows with."""
-    config, steps = Config.from_json(row["config"]), row["result"]["steps"]
+    config, steps = Config.from_json(row["config"]), row["epochs"]["step"][-1]
     rate = learning_rate_schedule(config, steps)
     return float(sum(float(rate(n)) for n in range(0, steps, 10)) * 10)
 
@@ -176,7 +176,7 @@ def _draw(of, path: Path) -> None:  # type: ignore[no-untyped-def]
     fig, panels = plt.subplots(
         2, 2, figsize=(WIDTH, 4.6), sharex=True, sharey=True, layout="constrained"
     )
-    left = place(0.4)
+    left = 0.0
     for axes, base in zip(panels.ravel(), BASES, strict=True):
         for schedule, color in zip(SCHEDULES, COLORS, strict=False):
             marker, line = MARKS[schedule]
@@ -201,7 +201,7 @@ def _draw(of, path: Path) -> None:  # type: ignore[no-untyped-def]
                 axes.plot(left, dense.mean, marker, color=color, mfc="white", ms=5, clip_on=False)
         axes.text(0.98, 0.96, base.label, transform=axes.transAxes, ha="right", fontsize=8)
         finish(axes)
-    ticks = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+    ticks = (0.5, 0.8, 0.9, 0.95, 0.98)
     for axes in panels[1]:
         axes.set_xticks([left, *map(place, ticks)], ["dense", *(f"{100 * t:g}" for t in ticks)])
         axes.set_xlabel("zeros (% of all weights)")
@@ -209,6 +209,6 @@ def _draw(of, path: Path) -> None:  # type: ignore[no-untyped-def]
         axes.set_ylabel("test accuracy (%)")
     if any(axes.containers for axes in panels.ravel()):
         handles = next(a for a in panels.ravel() if a.containers).get_legend_handles_labels()
-        panels[0, 0].legend(*handles, frameon=False, fontsize=7.5, loc="lower left")
+        panels[0, 0].legend(*handles, frameon=False, fontsize=7.5)
     fig.savefig(path, dpi=DPI)
     plt.close(fig)
