@@ -160,8 +160,8 @@ def text(found: Row) -> str:
     return "\n\n".join(
         [
             tables.markdown(header, lines),
-            f"The training loss rises above that of the worse end by {barrier(curve):.4f} nats at "
-            f"most along the curve, and by {barrier(line):.4f} along the straight line. Of "
+            "Along the curve the training loss "
+            f"{_above(barrier(curve))}, and along the straight line it {_above(barrier(line))}. Of "
             f"{result['weights']:,} weights SGD has {result['nonzero'][0]:,} that are not zero, "
             f"gRDA {result['nonzero'][1]:,}, and the curve between them all of SGD's.",
         ]
@@ -172,6 +172,12 @@ def barrier(way: list[Row]) -> float:
     """How far the training loss goes above that of the worse end, 0 if it does not."""
     worse = max(way[0]["train_loss"], way[-1]["train_loss"])
     return float(max(x["train_loss"] for x in way) - worse)
+
+
+def _above(height: float) -> str:
+    if height <= 0:
+        return "is nowhere above that of the worse end"
+    return f"rises by {height:.4f} nats at most above that of the worse end"
 
 
 def render(folder: Path) -> str:

@@ -189,6 +189,8 @@ def _draw(found: dict[Config, Row], path: Path) -> None:
     if axes.containers:
         axes.legend(frameon=False, fontsize=7.5, loc="center left")
     panels[0].set_ylabel("left in the layer (%)")
+    if panels[0].lines:
+        panels[0].legend(frameon=False, fontsize=6.5, loc="lower left")
     low, high = axes.get_xlim()
     for each in (axes, *panels):  # sparser to the right
         each.set_xlim(1.5 * high, low / 1.5)
@@ -208,16 +210,8 @@ def _layers(axes: Axes, groups: list[list[Row]]) -> None:
             x.append(max(0.7, tables.spread(map(left, group)).mean))
             y.append(share if share else float("nan"))
             gone.append(share == 0)
-        color = COLORS[k % len(COLORS)]
-        axes.plot(x, y, color=color, marker=MARKERS[k % 4], linestyle=LINES[k % 4], ms=3, lw=1)
+        color, label = COLORS[k % len(COLORS)], name.removesuffix("/kernel")
+        style = {"marker": MARKERS[k % 4], "linestyle": LINES[k % 4]}
+        axes.plot(x, y, color=color, ms=3, lw=1, label=label, **style)
         crosses = [a for a, empty in zip(x, gone, strict=True) if empty]
         axes.plot(crosses, [0.004] * len(crosses), "x", color=color, ms=5, clip_on=False)
-        if y[0] == y[0]:
-            axes.annotate(
-                name.removesuffix("/kernel"),
-                (x[0], y[0]),
-                xytext=(2, 4),
-                textcoords="offset points",
-                fontsize=6,
-                color=color,
-            )
