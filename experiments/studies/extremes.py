@@ -211,7 +211,15 @@ def _layers(axes: Axes, groups: list[list[Row]]) -> None:
             y.append(share if share else float("nan"))
             gone.append(share == 0)
         color, label = COLORS[k % len(COLORS)], name.removesuffix("/kernel")
-        style = {"marker": MARKERS[k % 4], "linestyle": LINES[k % 4]}
-        axes.plot(x, y, color=color, ms=3, lw=1, label=label, **style)
+        axes.plot(
+            x,
+            y,
+            color=color,
+            marker=MARKERS[k % 4],
+            linestyle=LINES[k % 4],
+            ms=3,
+            lw=1,
+            label=label,
+        )
         crosses = [a for a, empty in zip(x, gone, strict=True) if empty]
         axes.plot(crosses, [0.004] * len(crosses), "x", color=color, ms=5, clip_on=False)
