@@ -4,6 +4,7 @@ Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, *Averaging weights leads to w
 better generalization*, UAI 2018, algorithm 1.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -79,18 +80,27 @@ def use_average(job: "Job", state: "State") -> "State":
 
 
 def recompute_statistics(job: "Job", state: "State") -> "State":
-    """BatchNorm's statistics of the weights as they are.
+    """BatchNorm's statistics of the weights as they are."""
+    return state._replace(statistics=statistics_of(job)(state.params, state.statistics))
+
+
+def statistics_of(job: "Job") -> Callable[[PyTree, PyTree], PyTree]:
+    """From the params and any statistics to those of BatchNorm that fit the params.
 
     They are running means as those in training are, over the 100 batches that would come next.
     """
-    if not jax.tree.leaves(state.statistics):
-        return state
 
     def forward(at: tuple[PyTree, PyTree], batch: data.Split) -> tuple[PyTree, PyTree]:
         return at[0], job.loss(*at, batch)[1]
 
     compiled = job.parallel.wrap(forward)
-    at = job.parallel.replicate((state.params, state.statistics))
-    for i in range(STATISTICS_BATCHES):
-        at = compiled(at, job.batch(job.total_steps + i))
-    return state._replace(statistics=job.parallel.unreplicate(at)[1])
+
+    def fitting(params: PyTree, statistics: PyTree) -> PyTree:
+        if not jax.tree.leaves(statistics):
+            return statistics
+        at = job.parallel.replicate((params, statistics))
+        for i in range(STATISTICS_BATCHES):
+            at = compiled(at, job.batch(job.total_steps + i))
+        return job.parallel.unreplicate(at)[1]
+
+    return fitting

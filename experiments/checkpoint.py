@@ -9,10 +9,21 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments import kept
 from experiments.checks import check
 from experiments.config import Config
 
 PyTree = Any
+ANALYSES = (
+    "connectivity",
+    "curves",
+    "layers",
+    "norms",
+    "projection",
+    "spectrum",
+    "topology",
+)
+"""What `experiments.analysis` may write into the folder of a run."""
 Masks = dict[str, np.ndarray]
 """Where the weights of each penalised leaf are not zero, by the leaf's path."""
 
@@ -29,7 +40,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.masks = self.path / "masks"
-        self.topology = self.path / "topology"  # .json and .png
+        self.params = self.path / "params"
 
     def open(self, config: Config, *, overwrite: bool = False) -> None:
         """Makes the folder for this config, or goes on in it if it was made for the same.
@@ -68,16 +79,24 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config, config.to_json())
 
+    def analysis(self, name: str) -> Path:
+        """Where an analysis writes its numbers (with .json behind it) and its figure (.png)."""
+        return self.path / name
+
     def read_config(self) -> Config:
         """The config that the folder was made for."""
         return Config.from_json(json.loads(self.config.read_text()))
 
     def _delete(self) -> None:
         """Removes what a run writes, and nothing that somebody else has put there."""
-        for path in (self.tensorboard, self.checkpoints, self.masks):
+        for path in (self.tensorboard, self.checkpoints, self.masks, self.params):
             shutil.rmtree(path, ignore_errors=True)
-        analysis = (self.topology.with_suffix(suffix) for suffix in (".json", ".png"))
-        for path in (self.metrics, self.result, self.config, *analysis):
+        written = (
+            self.analysis(name).with_suffix(suffix)
+            for name in ANALYSES
+            for suffix in (".json", ".png")
+        )
+        for path in (self.metrics, self.result, self.config, *written):
             path.unlink(missing_ok=True)
 
     def write_masks(self, epoch: int, params: PyTree, penalised: PyTree) -> None:
@@ -89,8 +108,8 @@ class RunFolder:
         ):
             if flag:
                 mask = np.asarray(leaf) != 0
-                arrays[f"bits/{_name(path)}"] = np.packbits(mask)
-                arrays[f"shape/{_name(path)}"] = np.array(mask.shape)
+                arrays[f"bits/{kept.name(path)}"] = np.packbits(mask)
+                arrays[f"shape/{kept.name(path)}"] = np.array(mask.shape)
         self.masks.mkdir(exist_ok=True)
         target = self.masks / f"epoch_{epoch:06d}.npz"
         partial = target.with_suffix(".partial")
@@ -111,11 +130,6 @@ class RunFolder:
                     epoch[name] = bits.astype(bool).reshape(shape)
             masks[int(path.stem.removeprefix("epoch_"))] = epoch
         return masks
-
-
-def _name(path: Any) -> str:
-    """A leaf's path, such as dense1/kernel."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -235,7 +249,7 @@ def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree
 def _shapes(weights: tuple[PyTree, PyTree]) -> dict[str, str]:
     """Every leaf's path, with its dtype and shape."""
     return {
-        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        kept.name(path): f"{leaf.dtype}{list(leaf.shape)}"
         for part in weights
         for path, leaf in jax.tree_util.tree_leaves_with_path(part)
     }

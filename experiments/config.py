@@ -329,6 +329,8 @@ class Runtime:
     """Steps between two checkpoints; there is always one at the end."""
     keep_masks: bool = False
     """Write where the weights are not zero at the end of each epoch, for analysis.topology."""
+    keep_params: bool = False
+    """Write the weights at the end of each epoch, for the analyses that follow them."""
     stop_after: int | None = None
     """Stop after this step with a checkpoint; the same command without it goes on."""
     dry_run: bool = False

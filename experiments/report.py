@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from experiments.collapse import collapsed
 from experiments.config import Config
 from experiments.plotting import COLORS, plt
 from experiments.train import Trained
@@ -41,6 +42,9 @@ def show(trained: dict[str, Trained], config: Config, console: Console) -> None:
         cells = (_percent(r["leaves"][leaf]) for r in results.values())
         layers.add_row(leaf + star, f"{count['total']:,}", *cells)
     console.print(layers)
+    for name, result in results.items():
+        for layer in collapsed(result["leaves"]):
+            console.print(f"[yellow]layer collapse: {name} has no weight left in {layer}.[/yellow]")
 
 
 def _percent(count: dict[str, int]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from experiments import averaging, data, models, preemption, reparameterisation
+from experiments import averaging, data, kept, models, preemption, reparameterisation
 from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
 from experiments.checks import check
 from experiments.config import Config, Runtime
@@ -385,6 +385,10 @@ def _train(
                     if is_first():
                         epoch = done // job.steps_per_epoch
                         folder.write_masks(epoch, weights, job.penalised(weights))
+                if runtime.keep_params:
+                    at = parallel.unreplicate((state.params, state.statistics))
+                    if is_first():
+                        kept.write(folder.params, done, *at)
             if good:
                 good[-1]["seconds"] = round(time.monotonic() - began, 3)
             log.write(good)

@@ -6,7 +6,18 @@ yet.
 
 from types import ModuleType
 
-from experiments.analysis import compiled_report, published, theorem_report
+from experiments.analysis import (
+    compiled_report,
+    connectivity_report,
+    curves,
+    layers,
+    norms,
+    projection,
+    published,
+    spectrum,
+    theorem_report,
+    topology,
+)
 from experiments.bench import report as bench_report
 
 PAGES: dict[str, ModuleType] = {
@@ -14,4 +25,11 @@ PAGES: dict[str, ModuleType] = {
     "bench": bench_report,
     "compiled": compiled_report,
     "published": published,
+    "curves": curves,
+    "connectivity": connectivity_report,
+    "projection": projection,
+    "spectrum": spectrum,
+    "norms": norms,
+    "layers": layers,
+    "topology": topology,
 }

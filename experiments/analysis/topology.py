@@ -17,11 +17,17 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.checkpoint import Masks, RunFolder, write_json
+from experiments.analysis import record
+from experiments.analysis.runs import Run
+from experiments.checkpoint import Masks
 from experiments.checks import check
+from experiments.log import Row
 from experiments.plotting import COLORS, plt
+from experiments.studies.frontier_figures import DPI, WIDTH, finish
 from grda_optax import mask_overlap
 
+title = "Topology along training, and weights that return"
+NAME = "topology"
 SETTLED = 0.99
 
 
@@ -116,53 +122,73 @@ def show(topology: Topology, console: Console) -> None:
     )
 
 
-def figure(topology: Topology, path: Path) -> None:
+def figure(found: Row, path: Path) -> None:
     """Draws the overlaps, and how many weights go and return."""
-    epochs = [x.epoch for x in topology.epochs]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for color, name, label in (
-        (COLORS[0], "overlap_previous", "with the epoch before"),
-        (COLORS[1], "overlap_final", "with the end"),
+    topology = found["result"]
+    points, total = topology["epochs"], topology["total"]
+    epochs = [x["epoch"] for x in points]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.4), layout="constrained")
+    for color, line, name, label in (
+        (COLORS[0], "-", "overlap_previous", "with the epoch before"),
+        (COLORS[1], "--", "overlap_final", "with the end"),
     ):
-        values = [getattr(x, name) for x in topology.epochs]
-        left.plot(epochs, values, color=color, marker=".", label=label)
-    left.axvline(topology.settled_epoch, color="grey", linestyle=":", label="settled")
+        values = [x[name] for x in points]
+        left.plot(epochs, values, color=color, linestyle=line, marker=".", label=label)
+    left.axvline(topology["settled_epoch"], color="grey", linestyle=":", label="settled")
     left.set(xlabel="epoch", ylabel="intersection over union", ylim=(-0.03, 1.03))
-    for color, name in ((COLORS[3], "gone"), (COLORS[2], "returned")):
-        values = [100 * getattr(x, name) / topology.total for x in topology.epochs]
-        right.plot(epochs, values, color=color, marker=".", label=name)
-    right.set(xlabel="epoch", ylabel="penalised weights (%)")
+    for color, line, name in ((COLORS[3], "-", "gone"), (COLORS[2], "--", "returned")):
+        values = [100 * x[name] / total for x in points]
+        right.plot(epochs, values, color=color, linestyle=line, marker=".", label=name)
+    right.set(xlabel="epoch", ylabel="penalised weights (%)", yscale="log")
     for axes in (left, right):
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    fig.savefig(path, dpi=130)
+        axes.legend(edgecolor="none", framealpha=1, fontsize=7.5)
+        finish(axes)
+    fig.savefig(path, dpi=DPI)
     plt.close(fig)
 
 
-def analyse(run: Path, console: Console) -> Topology:
-    """Reads the masks of a run; prints them in numbers, and writes these into its folder.
+def text(found: Row) -> str:
+    """When it settles, and what returns."""
+    run, result = found["runs"][0], found["result"]
+    last, total = result["epochs"][-1], result["total"]
+    settled, count = result["settled_epoch"], len(result["epochs"])
+    when = f"from epoch {settled} of {count} on, the overlap with the end stays at {SETTLED}"
+    return (
+        f"{run['label']}, {100 * (1 - last['nonzero'] / total):.1f} % zeros at the end: "
+        + (f"{when} or above" if settled < count else f"it has not settled in {count} epochs")
+        + f"; {result['ever_returned']:,} of {total:,} weights "
+        f"({100 * result['ever_returned'] / total:.1f} %) came back at least once."
+    )
+
+
+def render(folder: Path) -> str:
+    """Every record that was saved."""
+    return record.pages(
+        folder,
+        NAME,
+        figure,
+        text,
+        "Overlap of the nonzero weights, and weights that return",
+        "The nonzero weights at the end of each epoch beside those of the epoch before and those "
+        "of the end (intersection over union), and how many go and come back from one epoch to the "
+        "next.",
+    )
+
+
+def measure_run(run: Run) -> Topology:
+    """Compares the masks that a run has kept.
 
     Raises:
         ValueError: it kept none, or not those of every epoch from the first on.
     """
-    folder = RunFolder(run)
-    kept = folder.read_masks()
-    check(len(kept) > 0, "run", str(run), "the folder of a run with --keep-masks")
-    epochs = list(range(1, len(kept) + 1))
-    if folder.result.exists():  # of an unfinished run the end is where it is now
-        epochs = list(range(1, folder.read_config().epochs + 1))
-    check(
-        list(kept) == epochs,
-        "run",
-        str(run),
-        "a run with --keep-masks from the first step to the last",
-    )
-    topology = measure(list(kept.values()))
-    show(topology, console)
-    write_json(folder.topology.with_suffix(".json"), to_json(topology))
-    figure(topology, folder.topology.with_suffix(".png"))
-    console.print(f"Written to [bold]{folder.topology}.json[/bold] and .png.", soft_wrap=True)
-    return topology
+    masks, shown = run.folder.read_masks(), str(run.path)
+    check(len(masks) > 0, "run", shown, "the folder of a run with --keep-masks")
+    epochs = list(range(1, len(masks) + 1))
+    if run.folder.result.exists():  # of an unfinished run the end is where it is now
+        epochs = list(range(1, run.config.epochs + 1))
+    complete = list(masks) == epochs
+    check(complete, "run", shown, "a run with --keep-masks from the first step to the last")
+    return measure(list(masks.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,18 +197,21 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """The folder of one method's run, which was trained with --keep-masks."""
+    save: str | None = None
+    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
+
+
+def analyse(arguments: Arguments, console: Console) -> Row:
+    """Compares, prints and writes."""
+    run = Run(arguments.run)
+    topology = measure_run(run)
+    show(topology, console)
+    return record.write(NAME, [run], {}, to_json(topology), figure, arguments.save, console)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Analyses a run from the command line."""
-    console = Console()
-    parsed = tyro.cli(Arguments, prog="python -m experiments.analysis.topology", args=arguments)
-    try:
-        analyse(parsed.run, console)
-    except ValueError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
-        return 2
-    return 0
+    return record.main(NAME, Arguments, analyse, arguments)
 
 
 if __name__ == "__main__":

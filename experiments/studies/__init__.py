@@ -4,9 +4,11 @@ from types import ModuleType
 
 from experiments.studies import (
     asked_and_got,
+    extremes,
     fashion_mnist_paper,
     frontier,
     frontier_tuning,
+    learning_rate,
     recipe_controls,
     recipe_fashion_mnist,
     recipe_pretrained,
@@ -22,6 +24,7 @@ from experiments.studies import (
 STUDIES: dict[str, ModuleType] = {
     "fashion_mnist_paper": fashion_mnist_paper,
     "settling": settling,
+    "learning_rate": learning_rate,
     "suggest_c_error": suggest_c_error,
     "asked_and_got": asked_and_got,
     "recipe_fashion_mnist": recipe_fashion_mnist,
@@ -31,6 +34,7 @@ STUDIES: dict[str, ModuleType] = {
     "recipe_pretrained": recipe_pretrained,
     "recipe_pretrained_tuning": recipe_pretrained_tuning,
     "recipe_transformer": recipe_transformer,
+    "extremes": extremes,
     "frontier_tuning": frontier_tuning,
     "frontier": frontier,
     "structured_fashion_mnist": structured_fashion_mnist,

@@ -30,7 +30,7 @@ def test_crop_and_flip_gives_every_window_and_nothing_else():
 def test_crop_and_flip_is_a_function_of_seed_and_step():
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)
     before = images.copy()
-    first = augment.pad_crop_flip(images, 3, 5)
+    first = augment.augment.pad_crop_flip(images, 3, 5)
     np.testing.assert_array_equal(images, before)
     np.testing.assert_array_equal(augment.pad_crop_flip(images, 3, 5), first)
     for seed, step in ((3, 6), (4, 5)):
@@ -102,7 +102,7 @@ def test_the_central_crop_is_the_middle(size):
 
 def test_rows_of_a_batch_are_seen_as_they_are_among_the_others():
     images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3)).astype(np.uint8)
-    whole = pad_crop_flip(images, 3, 5)
+    whole = augment.pad_crop_flip(images, 3, 5)
     for rows in (slice(0, 2), slice(2, 8)):
-        part = pad_crop_flip(images[rows], 3, 5, len(images), rows)
+        part = augment.pad_crop_flip(images[rows], 3, 5, len(images), rows)
         np.testing.assert_array_equal(part, whole[rows])

@@ -88,7 +88,7 @@ def test_from_end_to_end_with_a_stop_between(train, tmp_path, capsys, monkeypatc
     trained = train(tmp_path / "run", RECIPE, keep_masks=True)
     assert topology.main([str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    found = json.loads((tmp_path / "run" / "topology.json").read_text())
+    found = json.loads((tmp_path / "run" / "topology.json").read_text())["result"]
     assert [x["epoch"] for x in found["epochs"]] == [1, 2, 3, 4]
     assert found["total"] == trained.result["penalised"]["total"]
     assert found["epochs"][-1]["nonzero"] == trained.result["penalised"]["nnz"]
@@ -113,11 +113,11 @@ def test_masks_that_are_not_all_there_are_named(tmp_path, capsys):
     with pytest.raises(
         ValueError, match=r"^run must be the folder of a run with --keep-masks, got"
     ):
-        topology.analyse(tmp_path, console)
+        topology.analyse(topology.Arguments(tmp_path), console)
     folder = RunFolder(tmp_path)
     folder.write_masks(2, {"w": np.ones(3)}, {"w": True})
     with pytest.raises(ValueError, match=r"^run must be a run with --keep-masks from the first"):
-        topology.analyse(tmp_path, console)
+        topology.analyse(topology.Arguments(tmp_path), console)
     assert topology.main([str(tmp_path)]) == 2
     assert "from the first step to the last" in " ".join(capsys.readouterr().out.split())
-    assert not folder.topology.with_suffix(".json").exists()
+    assert not folder.analysis("topology").with_suffix(".json").exists()
