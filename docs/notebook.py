@@ -1,0 +1,2 @@
+# %% [markdown]
+# # Prune your own network
