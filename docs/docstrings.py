@@ -21,13 +21,17 @@ class Markdown(griffe.Extension):
 def _rewrite(obj: griffe.Object) -> None:
     if obj.docstring is not None:
         obj.docstring.value = markdown(obj.docstring.value)
+    for parameter in getattr(obj, "parameters", ()):  # a constant's value instead of its name
+        constant = obj.module.members.get(str(parameter.default))
+        if constant is not None and constant.is_attribute:
+            parameter.default = str(constant.value)
     for member in obj.members.values():
         if not member.is_alias:
             _rewrite(member)
 
 
 def markdown(text: str) -> str:
-    """Formulas, references, links and tables of a docstring as Markdown has them.
+    r"""Formulas, references, links and tables of a docstring as Markdown has them.
 
     Examples:
         >>> markdown(r"Of :math:`h`, as in :func:`firm`.")

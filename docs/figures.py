@@ -44,7 +44,9 @@ def two_weights(path: Path) -> None:
         proximal = soft_threshold(proximal - gamma * gradient(proximal, xi), after - before)
         return ((w, state), proximal), (w, state.accumulator, proximal)
 
-    _, (w, v, proximal) = jax.lax.scan(step, ((start, tx.init(start)), start), (noise, h[:-1], h[1:]))
+    _, (w, v, proximal) = jax.lax.scan(
+        step, ((start, tx.init(start)), start), (noise, h[:-1], h[1:])
+    )
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     titles = ("A weight that the loss needs", "A weight that the loss does not need")
     n = np.arange(1, steps + 1)

@@ -12,7 +12,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 FORMULA = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">\\(?:\(|\[)(?P<tex>.*?)\\(?:\)|\])</(?P=tag)>', re.DOTALL
+    r'<(?P<tag>span|div) class="arithmatex">\\(?:\(|\[)(?P<tex>.*?)\\(?:\)|\])</(?P=tag)>',
+    re.DOTALL,
 )
 
 
@@ -52,15 +53,17 @@ def section(title: str) -> str:
 def ahead(title: str, name: str) -> str:
     """Who is better than a method, in the tables of a section whose columns are sparsities."""
     lines = []
-    for model, table in re.findall(r"(?m)^\*\*(\w+)\*\*.*\n\n((?:\|.*\n?)+)", results().get(title, "")):
-        header, _, *rows = [[x.strip() for x in line.strip("| \n").split(" | ")] for line in table.splitlines()]
-        columns = [i for i, x in enumerate(header) if re.fullmatch(r"\d+ %", x)]
-        means = {row[0]: {i: mean_of(row[i]) for i in columns if i < len(row)} for row in rows}
-        for i in columns:
-            own = means.get(name, {}).get(i)
-            if own is not None:
-                better = [who for who, x in means.items() if (x.get(i) or 0) > own and "no zeros" not in who]
-                lines.append(f"- {model}, {header[i]} zeros: {', '.join(better) or 'nobody'}")
+    body = results().get(title, "")
+    for model, table in re.findall(r"(?m)^\*\*(\w+)\*\*.*\n\n((?:\|.*\n?)+)", body):
+        header, _, *rows = [
+            [cell.strip() for cell in line.strip()[1:-1].split("|")] for line in table.splitlines()
+        ]
+        own = next((row for row in rows if row[0] == name), None)
+        for i, column in enumerate(header):
+            if own is None or not re.fullmatch(r"\d+ %", column) or mean_of(own[i]) is None:
+                continue
+            better = [row[0] for row in rows if (mean_of(row[i]) or 0) > mean_of(own[i])]
+            lines.append(f"- {model}, {column} zeros: {', '.join(better) or 'nobody'}")
     return "\n".join(lines)
 
 
@@ -82,9 +85,11 @@ def figures() -> str:
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     """Fills in the results."""
-    markdown = re.sub(r"<!-- results: (.+?) -->", lambda m: section(m[1]), markdown)
-    markdown = re.sub(r"<!-- ahead of (.+?): (.+?) -->", lambda m: ahead(m[2], m[1]), markdown)
-    return re.sub(r"<!-- figures -->", lambda m: figures(), markdown)
+    markdown = re.sub(r"(?m)^<!-- results: (.+?) -->$", lambda m: section(m[1]), markdown)
+    markdown = re.sub(
+        r"(?m)^<!-- ahead of (.+?): (.+?) -->$", lambda m: ahead(m[2], m[1]), markdown
+    )
+    return re.sub(r"(?m)^<!-- figures -->$", lambda m: figures(), markdown)
 
 
 def on_files(files: Any, config: Any) -> Any:

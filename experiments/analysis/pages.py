@@ -7,10 +7,12 @@ yet.
 from types import ModuleType
 
 from experiments.analysis import published, theorem_report
+from experiments.bench import gains
 from experiments.bench import report as bench_report
 
 PAGES: dict[str, ModuleType] = {
     "theorem": theorem_report,
     "bench": bench_report,
+    "gains": gains,
     "published": published,
 }
