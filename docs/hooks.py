@@ -64,7 +64,7 @@ def ahead(title: str, name: str) -> str:
                 continue
             better = [row[0] for row in rows if (mean_of(row[i]) or 0) > mean_of(own[i])]
             lines.append(f"- {model}, {column} zeros: {', '.join(better) or 'nobody'}")
-    return "\n".join(lines)
+    return "\n".join(lines) or "Nobody knows, before it has been run."
 
 
 def mean_of(cell: str) -> float | None:

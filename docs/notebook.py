@@ -104,8 +104,8 @@ print(report)
 assert report.penalised.nnz == round(0.1 * report.penalised.total)
 
 # %% [markdown]
-# Which pixels does the first dense layer still read? Count the weights that leave each of the four by
-# four places of the feature map.
+# Which pixels does the first dense layer still read? Count the weights that leave each place of
+# the feature map, which is four by four.
 
 # %%
 alive = nonzero_mask(params)["hidden"]["kernel"].reshape(4, 4, 8, 64)

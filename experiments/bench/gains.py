@@ -36,9 +36,9 @@ def inference(saved: Row) -> str:
     header = ["network", "operations", "bytes"]
     header += [x for n in batches for x in (f"ms, batch {n}", "over dense")]
     return (
-        f"### Whole units: `{saved['model']}`\n\n{_made(saved)} The units that go are those that "
-        "the smaller network has not; *zeros* leaves their arrays as large as they were, *cut out* is "
-        f"what `compact` gives.\n\n{tables.markdown(header, lines)}"
+        f"### Whole units: `{saved['model']}`\n\n{_made(saved)} *Zeros* leaves the arrays as large "
+        "as they were, *cut out* is what `compact` gives; the units that go are those that the "
+        f"smaller network has not.\n\n{tables.markdown(header, lines)}"
     )
 
 
