@@ -57,6 +57,6 @@ def test_links_lead_somewhere(path):
 def test_every_public_name_is_in_the_table():
     import grda_optax
 
-    table = README[README.index("## Public names") : README.index("## Results")]
+    table = README[README.index("## Public names") : README.index("## Contribute")]
     names = {name for name in dir(grda_optax) if not name.startswith("_")}
     assert names - set(re.findall(r"`(\w+)`", table)) == set()

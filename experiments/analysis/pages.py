@@ -18,12 +18,14 @@ from experiments.analysis import (
     theorem_report,
     topology,
 )
+from experiments.bench import gains
 from experiments.bench import report as bench_report
 
 PAGES: dict[str, ModuleType] = {
     "theorem": theorem_report,
     "bench": bench_report,
     "compiled": compiled_report,
+    "gains": gains,
     "published": published,
     "curves": curves,
     "connectivity": connectivity_report,

@@ -1,0 +1,71 @@
+"""What zeros save: the tables of inference and of sparse products, from the files of `--save`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.bench.sparse_execution import break_even
+from experiments.bench.timing import Cost
+from experiments.log import Row
+from experiments.studies import tables
+
+title = "What zeros save"
+INFERENCE, SPARSE = "inference.json", "sparse_execution.json"
+
+
+def render(folder: Path) -> str:
+    """What has been timed so far, and nothing if that is nothing."""
+    found = {name: folder / name for name in (INFERENCE, SPARSE)}
+    pages = {INFERENCE: inference, SPARSE: products}
+    return "\n\n".join(
+        pages[name](json.loads(path.read_text())) for name, path in found.items() if path.exists()
+    )
+
+
+def inference(saved: Row) -> str:
+    """A network with whole units gone: only set to zero, and cut out."""
+    networks: dict[str, Any] = saved["networks"]
+    batches = list(next(iter(networks.values()))["costs"])
+    lines = []
+    for name, row in networks.items():
+        costs = [Cost(**row["costs"][n]) for n in batches]
+        times = [x for c in costs for x in (f"{1000 * c.seconds:.3f}", f"{c.ratio:.2f}")]
+        lines.append([name, f"{row['flops']:,}", f"{row['bytes']:,}", *times])
+    header = ["network", "operations", "bytes"]
+    header += [x for n in batches for x in (f"ms, batch {n}", "over dense")]
+    return (
+        f"### Whole units: `{saved['model']}`\n\n{_made(saved)} *Zeros* leaves the arrays as large "
+        "as they were, *cut out* is what `compact` gives; the units that go are those that the "
+        f"smaller network has not.\n\n{tables.markdown(header, lines)}"
+    )
+
+
+def products(saved: Row) -> str:
+    """From how many zeros on a sparse product is faster than the dense one."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in saved["products"]:
+        groups.setdefault((row["layer"], *row["shape"], row["rows"]), []).append(row)
+    forms = [name for name in saved["products"][0]["costs"] if name != "dense"]
+    lines = []
+    for (layer, inputs, outputs, examples), rows in groups.items():
+        dense = np.median([row["costs"]["dense"]["seconds"] for row in rows])
+        points = [break_even(rows, form) for form in forms]
+        shown = ["never" if point is None else f"{100 * point:g}" for point in points]
+        lines.append([layer, f"{inputs} by {outputs}", examples, f"{1e6 * dense:.1f}", *shown])
+    header = ["kernel", "shape", "examples", "dense (µs)", *(f"{form} (%)" for form in forms)]
+    return (
+        "### Sparse products\n\n"
+        f"{_made(saved)} The fraction of zeros from which on each is faster than the dense "
+        "product: BCOO is JAX's, CSR scipy's through a callback, and the blocks are whole ones of "
+        f"{saved['block']} by {saved['block']}.\n\n"
+        f"{tables.markdown(header, [[str(x) for x in line] for line in lines])}"
+    )
+
+
+def _made(saved: Row) -> str:
+    return (
+        f"Made by `{saved['command']}` on {saved['device']} with jax {saved['versions']['jax']}; "
+        f"medians over {saved['rounds']} rounds in one process, in turns."
+    )

@@ -1,0 +1,46 @@
+"""The page of what zeros save, from times that are made up."""
+
+import json
+
+from experiments.bench import gains
+
+MADE = {"command": "python -m x", "device": "cpu", "versions": {"jax": "0.1"}, "rounds": 3}
+
+
+def cost(seconds, ratio):
+    return {"seconds": seconds, "ratio": ratio}
+
+
+def test_nothing_has_been_timed_yet(tmp_path):
+    assert gains.render(tmp_path) == ""
+
+
+def test_a_row_for_every_network_and_every_kernel(tmp_path):
+    networks = {
+        "dense": {"flops": 1000, "bytes": 40, "costs": {"1": cost(0.002, 1.0)}},
+        "50 %, cut out": {"flops": 500, "bytes": 20, "costs": {"1": cost(0.001, 0.5)}},
+    }
+    products = [
+        {
+            "layer": "mlp dense1/kernel",
+            "shape": [4, 2],
+            "rows": 1,
+            "sparsity": s,
+            "costs": {
+                "dense": cost(1e-6, 1.0),
+                "csr": cost(1e-6, 2 - s),
+                "bcoo": cost(1e-6, ratio),
+            },
+        }
+        for s, ratio in ((0.5, 1.5), (0.9, 0.7))
+    ]
+    (tmp_path / gains.INFERENCE).write_text(
+        json.dumps(MADE | {"model": "small_cnn", "networks": networks})
+    )
+    only = gains.render(tmp_path)
+    assert "| 50 %, cut out | 500 | 20 | 1.000 | 0.50 |" in only
+    assert "Sparse products" not in only
+    (tmp_path / gains.SPARSE).write_text(json.dumps(MADE | {"block": 16, "products": products}))
+    both = gains.render(tmp_path)
+    assert both.startswith(only)
+    assert "| mlp dense1/kernel | 4 by 2 | 1 | 1.0 | never | 90 |" in both
