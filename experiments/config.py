@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from experiments.accumulation import check_accumulation
 from experiments.checks import check, check_choice, check_finite, check_integer
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
@@ -176,6 +177,21 @@ class Config:
     evaluate: Literal["test", "validation"] = "test"
     """`validation` holds the last sixth of the training set out and scores that instead: the
     split on which settings are chosen."""
+    accumulate: int = 1
+    """Parts in which the batch of an update is taken, for want of memory; their mean gradient makes
+    the update. Each part is normalised by itself where there is BatchNorm."""
+    accumulate_by: Literal["multi_steps", "microbatch"] = "multi_steps"
+    """How: by a call of the step for each part (optax.MultiSteps), or by a loop inside of one
+    (optax.microbatch)."""
+    param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights and of the network's arithmetic. Accumulators, momentum and BatchNorm's
+    statistics are float32 in any case."""
+    loss_scale: float | None = None
+    """Where a dynamic loss scale starts, such as 32768, for float16: halved when a gradient is not
+    finite, whose update is skipped, and doubled after 2,000 updates."""
+    skip_nonfinite: int | None = None
+    """Skip updates whose gradient is not finite, up to so many in a row; by default the first ends
+    the run. A skipped update counts as a step and changes nothing else."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, naming the field and its value."""
@@ -200,6 +216,12 @@ class Config:
         check_finite("sparsity", self.sparsity)
         check(self.sparsity < 1, "sparsity", self.sparsity, "below 1")
         check(self.momentum < 1, "momentum", self.momentum, "below 1")
+        check_integer("accumulate", self.accumulate, 1)
+        if self.loss_scale is not None:
+            check_finite("loss_scale", self.loss_scale, 1)
+        if self.skip_nonfinite is not None:
+            check_integer("skip_nonfinite", self.skip_nonfinite, 1)
+        check_accumulation(self)
         check_finite("weight_decay", self.weight_decay)
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
@@ -269,12 +291,19 @@ class Runtime:
     """How many devices; on a CPU as many are made up as are asked for. By default all."""
     log_every: int = 50
     """Steps between two looks at the loss; the run goes on in the background meanwhile."""
+    remat: bool = False
+    """Keep only products and convolutions for the gradient, and compute the rest again, for want
+    of memory."""
+    donate: bool = True
+    """Update the weights and the optimizer's state in their own memory."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints; there is always one at the end."""
     keep_masks: bool = False
     """Write where the weights are not zero at the end of each epoch, for analysis.topology."""
     stop_after: int | None = None
     """Stop after this step with a checkpoint; the same command without it goes on."""
+    fall_back: bool = False
+    """Go on from the checkpoint before it where the newest is truncated or altered."""
     overwrite: bool = False
     """Delete what is in the run's folder and start anew."""
     progress: bool = True

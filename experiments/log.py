@@ -76,7 +76,7 @@ class Log:
 
     def write(self, rows: list[Row]) -> None:
         """Appends rows, each with its ``step``, in order."""
-        for row in rows:
+        for row in map(_plain, rows):
             self.rows.append(row)
             self._file.write(json.dumps(row) + "\n")
             if "eval_accuracy" in row or row["step"] % self._every == 0:
@@ -119,6 +119,11 @@ def read_rows(path: Path, until: int | None = None) -> list[Row]:
             if until is None or row["step"] <= until:
                 rows.append(row)
     return rows
+
+
+def _plain(row: Row) -> Row:
+    """The row with None for what is no number, which JSON has no word for."""
+    return {k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in row.items()}
 
 
 def _status(row: Row) -> str:
