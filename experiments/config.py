@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from experiments.accumulation import check_accumulation
-from experiments.checks import check, check_choice, check_finite, check_integer
+from experiments.checks import check, check_choice, check_finite, check_integer, check_types
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
 from experiments.methods.dense_narrow import Settings as DenseNarrowSettings
@@ -195,17 +195,21 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, naming the field and its value."""
-        method = (self.method,) if isinstance(self.method, str) else tuple(self.method)
+        several = isinstance(self.method, list | tuple)
+        method = tuple(self.method) if several else (self.method,)
         object.__setattr__(self, "method", method)
         check(len(method) > 0, "method", method, "at least one method")
-        check(len(set(method)) == len(method), "method", method, "each method once")
         for name in method:
             check_choice("method", name, get_args(MethodName))
+        check(len(set(method)) == len(method), "method", method, "each method once")
         for field in dataclasses.fields(self):
             if getattr(field.type, "__origin__", None) is Literal:
                 check_choice(field.name, getattr(self, field.name), get_args(field.type))
             if dataclasses.is_dataclass(field.type):
-                getattr(self, field.name).validate()
+                settings = getattr(self, field.name)
+                holds = isinstance(settings, field.type)  # type: ignore[arg-type]
+                check(holds, field.name, settings, "the settings of a method")
+                settings.validate()
         check_integer("epochs", self.epochs, 1)
         if self.steps is not None:
             check_integer("steps", self.steps, 1)
@@ -216,13 +220,14 @@ class Config:
         check_finite("sparsity", self.sparsity)
         check(self.sparsity < 1, "sparsity", self.sparsity, "below 1")
         check(self.momentum < 1, "momentum", self.momentum, "below 1")
+        check_finite("weight_decay", self.weight_decay)
         check_integer("accumulate", self.accumulate, 1)
         if self.loss_scale is not None:
             check_finite("loss_scale", self.loss_scale, 1)
         if self.skip_nonfinite is not None:
             check_integer("skip_nonfinite", self.skip_nonfinite, 1)
         check_accumulation(self)
-        check_finite("weight_decay", self.weight_decay)
+        check_types(self)
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """The fields in which two configs differ, each with both values."""
@@ -247,18 +252,23 @@ class Config:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Config":
-        """The config that ``to_json`` wrote; fields that it lacks take their defaults."""
-        config: Config = _from_json(cls, plain)
+        """The config that ``to_json`` wrote; fields that it lacks take their defaults.
+
+        Raises:
+            ValueError: it holds what is no field, or a value that cannot be run.
+        """
+        config: Config = _from_json(cls, plain, "config.json")
         return config
 
 
-def _from_json(cls: type, plain: dict[str, Any]) -> Any:
+def _from_json(cls: type, plain: dict[str, Any], name: str) -> Any:
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    check(isinstance(plain, dict), name, plain, "an object of settings")
     unknown = sorted(set(plain) - set(fields))
     check(not unknown, "config.json", unknown, "made of known fields only")
     return cls(
         **{
-            name: _from_json(fields[name], value)  # type: ignore[arg-type]
+            name: _from_json(fields[name], value, name)  # type: ignore[arg-type]
             if dataclasses.is_dataclass(fields[name])
             else value
             for name, value in plain.items()

@@ -16,6 +16,7 @@ from experiments.datasets.fashion_mnist import (
     DEBIAN_PACKAGE,
     restore_originals,
 )
+from experiments.faults import first_line
 
 
 class Split(NamedTuple):
@@ -61,7 +62,13 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
     builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         _prepare(builder)
-    splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
+    try:
+        splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
+    except Exception as error:  # array_record, protobuf and TFDS each have their own
+        raise DataNotFoundError(
+            f"{name} cannot be read from {builder.data_path}: a file is missing or altered "
+            f"({first_line(error)[:200]}). Delete that folder, and it is made anew."
+        ) from error
     pixels = splits["train"].inputs / np.float32(255)
     return Dataset(
         **splits,

@@ -18,6 +18,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from experiments.checkpoint import RunFolder
+from experiments.faults import whole
 
 Row = dict[str, Any]
 
@@ -42,9 +43,8 @@ class Log:
         """Opens the files. Rows beyond ``start``, of a run that went on from there, are dropped."""
         self._every, self._console, self._warned = every, console, False
         self.rows = read_rows(folder.metrics, start)
-        partial = folder.metrics.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        partial.replace(folder.metrics)
+        with whole(folder.metrics) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = folder.metrics.open("a")
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=start + 1)
         self._progress = Progress(
@@ -114,9 +114,11 @@ def read_rows(path: Path, until: int | None = None) -> list[Row]:
         for line in path.read_text(errors="replace").splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if until is None or row["step"] <= until:
+            if not isinstance(row, dict):
+                continue
+            if until is None or (isinstance(row.get("step"), int) and row["step"] <= until):
                 rows.append(row)
     return rows
 

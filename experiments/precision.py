@@ -17,6 +17,13 @@ def cast(tree: PyTree, dtype: jax.typing.DTypeLike) -> PyTree:
     )
 
 
+def copied_wide(params: PyTree) -> PyTree:
+    """A copy in float32, or in their own dtype where that is wider."""
+    return jax.tree.map(
+        lambda p: jnp.array(p, jnp.promote_types(p.dtype, jnp.float32), copy=True), params
+    )
+
+
 def gradients_in_float32(differentiate: Callable[..., Any]) -> Callable[..., Any]:
     """``differentiate`` with gradients that can be averaged and unscaled without loss."""
 

@@ -12,10 +12,12 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from experiments import checkpoint, data, report
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, default_name
+from experiments.faults import explain
 from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
@@ -73,8 +75,13 @@ def run(preset: str, config: Config, runtime: Runtime, console: Console) -> Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the arguments and runs; an error of the user's is one line, and exit status 2."""
-    console = Console()
+    """Parses the arguments and runs; an error is one line on stderr.
+
+    Returns:
+        The exit status: 0, 2 for what the user has to change, 3 where the run diverged, 4 where
+        files cannot be read or written, 130 after ^C.
+    """
+    console, errors = Console(), Console(stderr=True, soft_wrap=True, highlight=False)
     names = {
         name: (
             (module.__doc__ or "").splitlines()[0],
@@ -93,13 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         run(_preset(arguments), parsed.config, parsed.runtime, console)
     except (ValueError, FileExistsError, data.DataNotFoundError) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.print("[red]error:[/red]", escape(str(error)))
         return 2
     except DivergedError as error:
-        console.print(f"[red]diverged:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.print("[red]diverged:[/red]", escape(str(error)))
         return 3
+    except OSError as error:
+        errors.print("[red]error:[/red]", escape(explain(error)))
+        return 4
     except KeyboardInterrupt:
-        console.print("Interrupted; the same command goes on from the last checkpoint.")
+        errors.print("Interrupted; the same command goes on from the last checkpoint.")
         return 130
     return 0
 

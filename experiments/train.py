@@ -318,8 +318,9 @@ def _train(
     if weights_of is not None:
         count = len(interventions)
         check(count == 0, "interventions", count, "none where there is a reparameterisation")
-        wanted = "None where weights are reparameterised, whose penalty would not be scaled"
-        check(config.loss_scale is None, "loss_scale", config.loss_scale, wanted)
+        for name, only in (("param_dtype", "float32"), ("loss_scale", None)):
+            value = getattr(config, name)
+            check(value == only, name, value, f"{only} where weights are reparameterised")
     tx = wrapping.wrap(config, tx)
 
     folder = RunFolder(job.folder)
@@ -333,8 +334,13 @@ def _train(
     else:
         params, opt_state = reparameterisation.start(weights_of, tx, params, config.seed)
     state = State(jnp.zeros([], jnp.int32), params, statistics, opt_state)
-    if checkpoints.latest() is not None:
-        state = checkpoints.restore(like=state)
+    if (newest := checkpoints.latest()) is not None:
+        state = checkpoints.restore(like=state, fall_back=runtime.fall_back)
+        if (before := checkpoints.latest()) != newest:
+            job.console.print(
+                f"The checkpoint of step {newest} was truncated or altered, and is deleted; going "
+                f"on from that of step {before}."
+            )
     start = int(state.step)
     state = parallel.replicate(state)
 
