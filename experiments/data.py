@@ -59,22 +59,31 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
         return Dataset(**splits, num_classes=len(TEXTS[name].SYMBOLS), mean=0.0, std=1.0)
     # Both settings are TFDS's own: without the format it would look for TensorFlow's.
     logging.getLogger("absl").setLevel(logging.ERROR)  # of OpenCV and folders yet to be made
-    builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
+    try:
+        builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
+    except OSError:
+        raise
+    except Exception as error:  # protobuf and TFDS each have their own
+        raise _unreadable(name, data_dir or "TFDS's folder", error) from error
     if not builder.is_prepared():
         _prepare(builder)
     try:
         splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
     except Exception as error:  # array_record, protobuf and TFDS each have their own
-        raise DataNotFoundError(
-            f"{name} cannot be read from {builder.data_path}: a file is missing or altered "
-            f"({first_line(error)[:200]}). Delete that folder, and it is made anew."
-        ) from error
+        raise _unreadable(name, builder.data_path.parents[1], error) from error
     pixels = splits["train"].inputs / np.float32(255)
     return Dataset(
         **splits,
         num_classes=builder.info.features["label"].num_classes,
         mean=float(pixels.mean(dtype=np.float64)),
         std=float(pixels.std(dtype=np.float64)),
+    )
+
+
+def _unreadable(name: str, folder: Any, error: Exception) -> DataNotFoundError:
+    return DataNotFoundError(
+        f"{name} cannot be read from {folder}: a file is missing or altered "
+        f"({first_line(error)[:200]}). Delete the folder {name} there, and it is made anew."
     )
 
 

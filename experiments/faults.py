@@ -18,11 +18,23 @@ def whole(path: Path) -> Iterator[Path]:
     """A file to write that takes the place of ``path`` at the end, and goes if that fails."""
     partial = path.with_suffix(".partial")
     try:
-        yield partial
-        partial.replace(path)
+        with naming(path):
+            yield partial
+            partial.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # of which the first is what counts
             partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system that do not say where they come from are given this path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
         raise
 
 
