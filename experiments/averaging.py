@@ -54,7 +54,10 @@ def average_weights(
 
     def init(params: PyTree) -> AverageState:
         zero = jnp.zeros([], jnp.int32)
-        return AverageState(zero, zero, jax.tree.map(jnp.zeros_like, params), tx.init(params))
+        mean = jax.tree.map(
+            lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
+        )
+        return AverageState(zero, zero, mean, tx.init(params))
 
     def update(
         gradient: PyTree, state: AverageState, params: PyTree = None, **extra: Any
@@ -66,7 +69,7 @@ def average_weights(
 
         def mean(average: jax.Array, p: jax.Array) -> jax.Array:
             moved = average + (p - average) / jnp.maximum(taken, 1).astype(average.dtype)
-            return jnp.where(due, jnp.where(taken == 1, p, moved), average)
+            return jnp.where(due, jnp.where(taken == 1, p.astype(average.dtype), moved), average)
 
         average = jax.tree.map(mean, state.average, optax.apply_updates(params, updates))
         return updates, AverageState(n, taken, average, inner)
@@ -76,7 +79,8 @@ def average_weights(
 
 def use_average(job: "Job", state: "State") -> "State":
     """Puts the mean in the place of the weights, with statistics of its own."""
-    return recompute_statistics(job, state._replace(params=state.opt_state.average))
+    average = jax.tree.map(lambda x, p: x.astype(p.dtype), state.opt_state.average, state.params)
+    return recompute_statistics(job, state._replace(params=average))
 
 
 def recompute_statistics(job: "Job", state: "State") -> "State":

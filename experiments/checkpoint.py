@@ -1,7 +1,13 @@
 """The folder of a run: its files' names, its checkpoints (orbax), and who may continue in it."""
 
+import contextlib
+import errno
 import json
+import logging
 import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +15,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments import kept
+from experiments import kept, precision
 from experiments.checks import check
 from experiments.config import Config
+from experiments.faults import CheckpointNotWrittenError, advice, first_line, whole
 
 PyTree = Any
 ANALYSES = (
@@ -84,8 +91,15 @@ class RunFolder:
         return self.path / name
 
     def read_config(self) -> Config:
-        """The config that the folder was made for."""
-        return Config.from_json(json.loads(self.config.read_text()))
+        """The config that the folder was made for.
+
+        Raises:
+            ValueError: the file is no JSON, or that of no config.
+        """
+        try:
+            return Config.from_json(json.loads(self.config.read_text()))
+        except RecursionError as error:
+            raise ValueError("config.json must be a config, got one that is too deep.") from error
 
     def _delete(self) -> None:
         """Removes what a run writes, and nothing that somebody else has put there."""
@@ -111,32 +125,59 @@ class RunFolder:
                 arrays[f"bits/{kept.name(path)}"] = np.packbits(mask)
                 arrays[f"shape/{kept.name(path)}"] = np.array(mask.shape)
         self.masks.mkdir(exist_ok=True)
-        target = self.masks / f"epoch_{epoch:06d}.npz"
-        partial = target.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole(self.masks / f"epoch_{epoch:06d}.npz") as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(target)
 
     def read_masks(self) -> dict[int, Masks]:
-        """The masks that were written, by epoch, in order."""
+        """The masks that were written, by epoch, in order.
+
+        Raises:
+            ValueError: one of them is truncated or altered.
+        """
         masks = {}
         for path in sorted(self.masks.glob("epoch_*.npz")):
-            with np.load(path) as arrays:
-                names = [key.removeprefix("bits/") for key in arrays if key.startswith("bits/")]
-                epoch: Masks = {}
-                for name in names:
-                    shape = arrays[f"shape/{name}"]
-                    bits = np.unpackbits(arrays[f"bits/{name}"], count=int(shape.prod()))
-                    epoch[name] = bits.astype(bool).reshape(shape)
-            masks[int(path.stem.removeprefix("epoch_"))] = epoch
+            try:
+                masks[int(path.stem.removeprefix("epoch_"))] = _read_masks(path)
+            except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(
+                    f"{path} cannot be read: it is truncated or altered. Delete it to leave that "
+                    "epoch out."
+                ) from error
         return masks
+
+
+def _read_masks(path: Path) -> Masks:
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [key.removeprefix("bits/") for key in arrays if key.startswith("bits/")]
+        epoch: Masks = {}
+        for name in names:
+            shape, packed = arrays[f"shape/{name}"], arrays[f"bits/{name}"]
+            size = int(shape.prod())
+            if len(packed) != -(-size // 8):  # what is missing would be made up of zeros
+                raise ValueError(f"{name} has {len(packed)} bytes for {size} bits.")
+            bits = np.unpackbits(packed, count=size)
+            epoch[name] = bits.astype(bool).reshape(shape)
+    return epoch
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    partial = partial_of(path)
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def checksum(state: PyTree) -> str:
+    """A CRC-32 of every leaf, with its path, dtype and shape.
+
+    The same of a tree that is restored as nested dicts and lists. Orbax itself takes most flipped
+    bits of a weight for another weight.
+    """
+    parts = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        array = np.asarray(leaf)
+        crc = zlib.crc32(np.ascontiguousarray(array).tobytes())
+        parts.append(f"{kept.name(path)} {array.dtype} {array.shape} {crc:08x}")
+    return f"{zlib.crc32(chr(10).join(sorted(parts)).encode()):08x}"
 
 
 def partial_of(path: Path) -> Path:
@@ -153,6 +194,8 @@ class Checkpoints:
         Incomplete ones from a run that died are removed, unless ``read_only``: then the folder may
         be that of a run which is still going on, and nothing in it is touched.
         """
+        # It logs, with tracebacks, what it raises as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             folder.checkpoints,
             item_handlers=ocp.StandardCheckpointHandler(),
@@ -171,39 +214,90 @@ class Checkpoints:
     def save(self, step: int, state: PyTree) -> None:
         """Writes the state in the background; a step that is there already is left as it is.
 
-        It is on the host; or in arrays over all processes, which then all call this.
+        It is on the host; or in arrays over all processes, which then all call this, and of which
+        there is no checksum.
+
+        Raises:
+            CheckpointNotWrittenError: this one or the one before it cannot be written.
         """
         if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+            here = all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(state))
+            metadata = {"crc32": checksum(state)} if here else None
+            with self._writing():
+                self._manager.save(
+                    step, args=ocp.args.StandardSave(state), custom_metadata=metadata
+                )
 
-    def restore(self, like: PyTree, step: int | None = None) -> PyTree:
-        """The state of a step, by default the newest, with the structure and dtypes of ``like``."""
-        return jax.tree.map(jax.numpy.asarray, self._read(step, like))
+    def restore(self, like: PyTree, *, fall_back: bool = False) -> PyTree:
+        """The newest state, with the structure and dtypes of ``like``.
+
+        With ``fall_back`` one that cannot be read is deleted where there is another before it.
+
+        Raises:
+            ValueError: it is truncated or altered, or of another structure.
+        """
+        *older, step = sorted(self._manager.all_steps())
+        if older:
+            remedy = f"Pass --fall-back to delete it and go on from step {older[-1]}"
+        else:
+            remedy = "There is none before it"
+        try:
+            restored = self._read(step, f"{remedy}, or --overwrite to start anew.", like)
+        except ValueError:
+            if not (fall_back and older):
+                raise
+            self._manager.delete(step)
+            return self.restore(like, fall_back=True)
+        return jax.tree.map(jax.numpy.asarray, restored)
+
+    def state(self) -> PyTree:
+        """The newest state as nested dicts and lists, whatever optimizer made it."""
+        remedy = "Pass --fall-back to that run's own command, or start it anew with --overwrite."
+        return self._read(self.latest(), remedy)
 
     def weights(self) -> tuple[PyTree, PyTree]:
-        """The params and the statistics of the newest one, whatever optimizer made them."""
-        state = self._read(None)
+        """The params and the statistics of the newest one."""
+        state = self.state()
         return state["params"], state["statistics"]
 
-    def _read(self, step: int | None, like: PyTree = None) -> PyTree:
+    def _read(self, step: int | None, remedy: str, like: PyTree = None) -> PyTree:
         """All of it in this process, whatever processes and devices have written it."""
-        step = self.latest() if step is None else step
         try:
             if like is None:
                 like = self._manager.item_metadata(step).tree
             host = jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like)
-            return self._manager.restore(step, args=ocp.args.StandardRestore(host))
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(host))
+            metadata = self._manager.metadata(step).custom_metadata or {}
+            wanted = metadata.get("crc32")  # which earlier releases did not write
+            check(wanted in (None, checksum(state)), "crc32", wanted, "that of the state")
         except Exception as error:  # orbax and tensorstore each have their own
             raise ValueError(
                 f"the checkpoint {Path(self._manager.directory) / str(step)} cannot be read: it is "
-                "truncated or altered. Delete that folder to go on from the one before it, or pass "
-                "--overwrite to start anew."
+                f"truncated or altered. {remedy}"
+            ) from error
+        return state
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore each have their own
+            number = error.errno if isinstance(error, OSError) else None
+            reason = first_line(error).rpartition(": ")[2]
+            raise CheckpointNotWrittenError(
+                f"no checkpoint can be written to {self._manager.directory}: {reason}. "
+                f"{advice(number if number is not None else errno.ENOSPC)}"
             ) from error
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for what is being written.
+
+        Raises:
+            CheckpointNotWrittenError: it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
@@ -224,7 +318,10 @@ def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree
         check(holds, "init_from", source, wanted)
 
     check_source(folder.config.is_file(), "the folder of a method's run, which holds a config.json")
-    theirs = folder.read_config()
+    try:
+        theirs = folder.read_config()
+    except ValueError as error:
+        raise ValueError(f"{folder.config} cannot be read: {error}") from error
     if config.evaluate == "validation":
         check_source(
             theirs.evaluate == "validation",
@@ -237,7 +334,8 @@ def trained_weights(config: Config, like: tuple[PyTree, PyTree]) -> tuple[PyTree
         weights = checkpoints.weights()
     finally:
         checkpoints.close()
-    here, there = _shapes(like), _shapes(weights)
+    here = _shapes((precision.cast(like[0], theirs.param_dtype), like[1]))
+    there = _shapes(weights)
     for name in [*here, *there]:
         mine, other = here.get(name, "missing"), there.get(name, "missing")
         check_source(

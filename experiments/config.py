@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from experiments.accumulation import check_accumulation
 from experiments.augment import Augment
-from experiments.checks import check, check_choice, check_finite, check_integer
+from experiments.checks import check, check_choice, check_finite, check_integer, check_types
 from experiments.methods.acdc import Settings as ACDCSettings
 from experiments.methods.amc import Settings as AMCSettings
 from experiments.methods.dense_narrow import Settings as DenseNarrowSettings
@@ -208,20 +209,39 @@ class Config:
     evaluate: Literal["test", "validation"] = "test"
     """`validation` holds the last sixth of the training set out and scores that instead: the
     split on which settings are chosen."""
+    accumulate: int = 1
+    """Parts in which the batch of an update is taken, for want of memory; their mean gradient makes
+    the update. Each part is normalised by itself where there is BatchNorm."""
+    accumulate_by: Literal["multi_steps", "microbatch"] = "multi_steps"
+    """How: by a call of the step for each part (optax.MultiSteps), or by a loop inside of one
+    (optax.microbatch)."""
+    param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights and of the network's arithmetic. Accumulators, momentum and BatchNorm's
+    statistics are float32 in any case."""
+    loss_scale: float | None = None
+    """Where a dynamic loss scale starts, such as 32768, for float16: halved when a gradient is not
+    finite, whose update is skipped, and doubled after 2,000 updates."""
+    skip_nonfinite: int | None = None
+    """Skip updates whose gradient is not finite, up to so many in a row; by default the first ends
+    the run. A skipped update counts as a step and changes nothing else."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, naming the field and its value."""
-        method = (self.method,) if isinstance(self.method, str) else tuple(self.method)
+        several = isinstance(self.method, list | tuple)
+        method = tuple(self.method) if several else (self.method,)
         object.__setattr__(self, "method", method)
         check(len(method) > 0, "method", method, "at least one method")
-        check(len(set(method)) == len(method), "method", method, "each method once")
         for name in method:
             check_choice("method", name, get_args(MethodName))
+        check(len(set(method)) == len(method), "method", method, "each method once")
         for field in dataclasses.fields(self):
             if getattr(field.type, "__origin__", None) is Literal:
                 check_choice(field.name, getattr(self, field.name), get_args(field.type))
             if dataclasses.is_dataclass(field.type):
-                getattr(self, field.name).validate()
+                settings = getattr(self, field.name)
+                holds = isinstance(settings, field.type)  # type: ignore[arg-type]
+                check(holds, field.name, settings, "the settings of a method")
+                settings.validate()
         check_integer("epochs", self.epochs, 1)
         if self.steps is not None:
             check_integer("steps", self.steps, 1)
@@ -244,6 +264,13 @@ class Config:
         check((self.schedule == "milestones") == bool(milestones), "milestones", milestones, wanted)
         if self.dataset == "python_text":
             check(self.augment == "none", "augment", self.augment, "none for text")
+        check_integer("accumulate", self.accumulate, 1)
+        if self.loss_scale is not None:
+            check_finite("loss_scale", self.loss_scale, 1)
+        if self.skip_nonfinite is not None:
+            check_integer("skip_nonfinite", self.skip_nonfinite, 1)
+        check_accumulation(self)
+        check_types(self)
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """The fields in which two configs differ, each with both values."""
@@ -268,18 +295,23 @@ class Config:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Config":
-        """The config that ``to_json`` wrote; fields that it lacks take their defaults."""
-        config: Config = _from_json(cls, plain)
+        """The config that ``to_json`` wrote; fields that it lacks take their defaults.
+
+        Raises:
+            ValueError: it holds what is no field, or a value that cannot be run.
+        """
+        config: Config = _from_json(cls, plain, "config.json")
         return config
 
 
-def _from_json(cls: type, plain: dict[str, Any]) -> Any:
+def _from_json(cls: type, plain: dict[str, Any], name: str) -> Any:
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    check(isinstance(plain, dict), name, plain, "an object of settings")
     unknown = sorted(set(plain) - set(fields))
     check(not unknown, "config.json", unknown, "made of known fields only")
     return cls(
         **{
-            name: _from_json(fields[name], value)  # type: ignore[arg-type]
+            name: _from_json(fields[name], value, name)  # type: ignore[arg-type]
             if dataclasses.is_dataclass(fields[name])
             else value
             for name, value in plain.items()
@@ -325,6 +357,11 @@ class Runtime:
     """After so long without a sign of life from one process all others end."""
     log_every: int = 50
     """Steps between two looks at the loss; the run goes on in the background meanwhile."""
+    remat: bool = False
+    """Keep only products and convolutions for the gradient, and compute the rest again, for want
+    of memory."""
+    donate: bool = True
+    """Update the weights and the optimizer's state in their own memory."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints; there is always one at the end."""
     keep_masks: bool = False
@@ -336,6 +373,8 @@ class Runtime:
     dry_run: bool = False
     """Print what the run would take, from the program compiled for these devices, and stop. Needs
     no data and writes nothing."""
+    fall_back: bool = False
+    """Go on from the checkpoint before it where the newest is truncated or altered."""
     overwrite: bool = False
     """Delete what is in the run's folder and start anew."""
     progress: bool = True

@@ -18,6 +18,7 @@ from experiments.datasets.fashion_mnist import (
     DEBIAN_PACKAGE,
     restore_originals,
 )
+from experiments.faults import first_line
 from experiments.stream import Split as Split
 from experiments.stream import Stream as Stream
 from experiments.stream import epoch_order as epoch_order
@@ -56,10 +57,18 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
         return _imagenet(data_dir)
     # Both settings are TFDS's own: without the format it would look for TensorFlow's.
     logging.getLogger("absl").setLevel(logging.ERROR)  # of OpenCV and folders yet to be made
-    builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
+    try:
+        builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
+    except OSError:
+        raise
+    except Exception as error:  # protobuf and TFDS each have their own
+        raise _unreadable(name, data_dir or "TFDS's folder", error) from error
     if not builder.is_prepared():
         _prepare(builder)
-    splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
+    try:
+        splits = {split: _read(builder.as_data_source(split=split)) for split in ("train", "test")}
+    except Exception as error:  # array_record, protobuf and TFDS each have their own
+        raise _unreadable(name, builder.data_path.parents[1], error) from error
     mean, std = PIXELS[name] if name in PIXELS else _pixels(splits["train"].inputs)
     classes = builder.info.features["label"].num_classes
     return Dataset(**splits, num_classes=classes, mean=mean, std=std)
@@ -109,6 +118,13 @@ def outline(name: str) -> Dataset:
         for count in (shape.train, shape.test)
     )
     return Dataset(train, test, shape.num_classes, mean, std)
+
+
+def _unreadable(name: str, folder: Any, error: Exception) -> DataNotFoundError:
+    return DataNotFoundError(
+        f"{name} cannot be read from {folder}: a file is missing or altered "
+        f"({first_line(error)[:200]}). Delete the folder {name} there, and it is made anew."
+    )
 
 
 def _prepare(builder: Any) -> None:

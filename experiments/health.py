@@ -27,9 +27,10 @@ def fetch(pending: list[tuple[int, dict[str, jax.Array]]], parallel: DataParalle
 
 
 def healthy(rows: list[Row]) -> list[Row]:
-    """The rows before the first whose loss or gradient is not finite."""
+    """The rows before the first whose loss or gradient is not finite, and was not skipped."""
     for i, row in enumerate(rows):
-        if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+        finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
+        if not (finite or row.get("skipped")):
             return rows[:i]
     return rows
 

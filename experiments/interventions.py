@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from experiments.checks import check
+from experiments.wrapping import inner_state, with_inner_state
 
 if TYPE_CHECKING:
     from experiments.train import Job, State
@@ -40,7 +41,8 @@ def intervene(
         return state
     old = new = job.parallel.unreplicate(state)
     for x in due:
-        new = x.apply(job, new)
+        seen = x.apply(job, new._replace(opt_state=inner_state(new.opt_state)))
+        new = seen._replace(opt_state=with_inner_state(new.opt_state, seen.opt_state))
     changed = [
         f"{jax.tree_util.keystr(path)} {a.dtype}{list(a.shape)}"
         for (path, a), b in zip(

@@ -1,5 +1,6 @@
 """What a run tells while it goes: metrics.jsonl, TensorBoard, a progress bar."""
 
+import contextlib
 import json
 import math
 import os
@@ -15,9 +16,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
 from experiments.checkpoint import RunFolder
+from experiments.faults import naming, whole
+from experiments.tensorboard import EventFile
 
 Row = dict[str, Any]
 
@@ -42,11 +44,12 @@ class Log:
         """Opens the files. Rows beyond ``start``, of a run that went on from there, are dropped."""
         self._every, self._console, self._warned = every, console, False
         self.rows = read_rows(folder.metrics, start)
-        partial = folder.metrics.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        partial.replace(folder.metrics)
+        with whole(folder.metrics) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = folder.metrics.open("a")
-        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=start + 1)
+        self._folder = folder.path
+        with naming(folder.path):
+            self._writer = EventFile(folder.tensorboard, purge_step=start + 1)
         self._progress = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(),
@@ -71,19 +74,24 @@ class Log:
     ) -> None:
         """Closes everything, whatever has happened."""
         self._progress.stop()
-        self._file.close()
-        self._writer.close()
+        # An error that is on its way already says what these would say again.
+        quiet = contextlib.nullcontext() if error is None else contextlib.suppress(OSError)
+        for opened in (self._file, self._writer):
+            with quiet, naming(self._folder):
+                opened.close()
 
     def write(self, rows: list[Row]) -> None:
         """Appends rows, each with its ``step``, in order."""
-        for row in rows:
-            self.rows.append(row)
-            self._file.write(json.dumps(row) + "\n")
-            if "eval_accuracy" in row or row["step"] % self._every == 0:
-                for name, value in row.items():
-                    if name != "step" and isinstance(value, int | float):
-                        self._writer.add_scalar(name, value, row["step"])
-        self._file.flush()
+        with naming(self._folder):
+            for row in map(_plain, rows):
+                self.rows.append(row)
+                self._file.write(json.dumps(row) + "\n")
+                if "eval_accuracy" in row or row["step"] % self._every == 0:
+                    for name, value in row.items():
+                        if name != "step" and isinstance(value, int | float):
+                            self._writer.add_scalar(name, value, row["step"])
+            self._file.flush()
+            self._writer.flush()
         if rows:
             self._progress.update(self._task, completed=rows[-1]["step"], status=_status(rows[-1]))
             self._warn(rows[-1])
@@ -133,11 +141,18 @@ def read_rows(path: Path, until: int | None = None) -> list[Row]:
         for line in path.read_text(errors="replace").splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if until is None or row["step"] <= until:
+            if not isinstance(row, dict):
+                continue
+            if until is None or (isinstance(row.get("step"), int) and row["step"] <= until):
                 rows.append(row)
     return rows
+
+
+def _plain(row: Row) -> Row:
+    """The row with None for what is no number, which JSON has no word for."""
+    return {k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in row.items()}
 
 
 def _status(row: Row) -> str:

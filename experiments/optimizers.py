@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.precision import in_float32
+
 if TYPE_CHECKING:  # the config holds the settings of methods that use these
     from experiments.config import Config
 
@@ -85,4 +87,5 @@ def base_optimizer(
             learning_rate, weight_decay=decay, adam_weight_decay=decay
         ),
     }
-    return optimizers[config.optimizer]()
+    base = optimizers[config.optimizer]()
+    return base if config.param_dtype == "float32" else in_float32(base)

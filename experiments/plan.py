@@ -19,7 +19,7 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from experiments import data, reparameterisation
+from experiments import accumulation, data, precision, reparameterisation, wrapping
 from experiments.config import Config, Runtime
 from experiments.flops import forward_flops
 from experiments.interventions import Intervention
@@ -113,7 +113,7 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
     try:
         METHODS[method](job)
     except _FoundOut as found:
-        tx, weights_of = found.tx, found.weights_of
+        tx, weights_of = wrapping.wrap(config, found.tx), found.weights_of
     state, batch = abstract_arguments(job, tx, weights_of)
     step: Any = job.compiled_step(tx, weights_of)
     compiled = step.lower(*job.parallel.abstract(state, batch)).compile()
@@ -147,8 +147,10 @@ def abstract_arguments(
     tx: optax.GradientTransformationExtraArgs,
     weights_of: Reparameterisation | None = None,
 ) -> tuple[State, data.Split]:
-    """The shapes and dtypes of a training step's state and of its whole batch."""
+    """The shapes and dtypes of a training step's state, and of the batch that it takes."""
+    config = job.config
     params, statistics = jax.eval_shape(job.model.init, jax.random.key(0))
+    params = jax.eval_shape(lambda x: precision.cast(x, config.param_dtype), params)
     if weights_of is None:
         opt_state = jax.eval_shape(tx.init, params)
     else:
@@ -156,7 +158,9 @@ def abstract_arguments(
             lambda params: reparameterisation.start(weights_of, tx, params, 0), params
         )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    size = job.config.batch_size
+    size = config.batch_size
+    if accumulation.by_multi_steps(config):
+        size //= config.accumulate
     batch: Any = [
         jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
         for x in data.in_memory(job.dataset.train)

@@ -26,7 +26,8 @@ def summarise(
         "seconds": last["seconds"],
         "gradient_evaluations": gradient_evaluations,
         "state_bytes": sum(np.asarray(x).nbytes for x in jax.tree.leaves(opt_state)),
-        "train_loss": float(np.mean([row["loss"] for row in rows[-50:]])),
+        # None is the loss of an update that was skipped, since it was not finite.
+        "train_loss": float(np.mean([x["loss"] for x in rows[-50:] if x["loss"] is not None])),
         "eval_accuracy": last["eval_accuracy"],
         "eval_loss": last["eval_loss"],
         "threshold": last.get("threshold"),

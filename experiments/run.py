@@ -13,11 +13,13 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from experiments import data, distributed, plan, preemption, report
 from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, default_name
+from experiments.faults import explain
 from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
@@ -111,12 +113,14 @@ def dry_run(config: Config, runtime: Runtime, console: Console) -> list[plan.Pla
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the arguments and runs; an error of the user's is one line, and exit status 2.
+    """Parses the arguments and runs; an error is one line on stderr.
 
     Returns:
-        The exit status. A process that has joined others ends here with it instead.
+        The exit status: 0, 2 for what the user has to change, 3 where the run diverged, 4 where
+        files cannot be read or written, 130 after ^C, and those of `preemption` and `distributed`.
+        A process that has joined others ends here with it instead.
     """
-    console = Console()
+    console, errors = Console(), Console(stderr=True, soft_wrap=True, highlight=False)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     words = None
     try:
@@ -130,24 +134,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run(_preset(arguments), parsed.config, parsed.runtime, console)
         status = 0
     except (ValueError, FileExistsError, data.DataNotFoundError) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.print("[red]error:[/red]", escape(str(error)))
         status = 2
     except DivergedError as error:
-        console.print(f"[red]diverged:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.print("[red]diverged:[/red]", escape(str(error)))
         status = 3
     except preemption.PreemptedError as error:
-        console.print(f"{error}; the same command goes on from there.", soft_wrap=True)
+        errors.print(escape(f"{error}; the same command goes on from there."))
         status = preemption.STATUS
     except KeyboardInterrupt:
-        console.print("Interrupted; the same command goes on from the last checkpoint.")
+        errors.print("Interrupted; the same command goes on from the last checkpoint.")
         status = 130
     except Exception as error:
-        if words is None:
-            raise
-        if distributed.is_loss(error):
-            message = distributed.lost(error)
-            console.print(f"[red]error:[/red] {message}", soft_wrap=True, highlight=False)
+        if words is not None and distributed.is_loss(error):
+            errors.print("[red]error:[/red]", escape(distributed.lost(error)))
             status = distributed.LOST
+        elif isinstance(error, OSError):
+            errors.print("[red]error:[/red]", escape(explain(error)))
+            status = 4
+        elif words is None:
+            raise
         else:
             traceback.print_exc()
             status = 1

@@ -14,7 +14,18 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from experiments import averaging, data, kept, models, preemption, reparameterisation
+from experiments import (
+    accumulation,
+    averaging,
+    data,
+    guards,
+    kept,
+    models,
+    precision,
+    preemption,
+    reparameterisation,
+    wrapping,
+)
 from experiments.checkpoint import Checkpoints, RunFolder, trained_weights, write_json
 from experiments.checks import check
 from experiments.config import Config, Runtime
@@ -26,6 +37,7 @@ from experiments.models.axis import DEVICE_AXIS
 from experiments.models.widths import Width
 from experiments.optimizers import base_optimizer, learning_rate_schedule
 from experiments.parallel import DataParallel
+from experiments.remat import Loss, rematerialised
 from experiments.reparameterisation import Reparameterisation, Reparameterised
 from experiments.result import summarise
 from grda_optax import sparsity_report
@@ -72,6 +84,11 @@ class Job:
         if batch % self.parallel.size:
             raise ValueError(
                 f"batch_size must be a multiple of the {self.parallel.size} devices, got {batch}."
+            )
+        if batch % (pieces := self.parallel.size * self.config.accumulate):
+            raise ValueError(
+                f"batch_size must be a multiple of {pieces}, which are accumulate = "
+                f"{self.config.accumulate} parts on {self.parallel.size} devices, got {batch}."
             )
         _ = self.model  # which refuses data that are not for it
         if self.config.init_from is not None:
@@ -147,13 +164,17 @@ class Job:
         job.__dict__.update(properties)
         return job
 
-    def batch(self, step: int) -> PyTree:
-        """The examples of an update (from 0) on the devices; each process reads its own."""
+    def rows(self, step: int) -> data.Split:
+        """The examples of an update (from 0) that this process reads, on the host."""
         config = self.config
         rows = self.parallel.rows(config.batch_size)
-        return self.parallel.place(
-            data.batch(self.splits[0], config.seed, step, config.batch_size, config.augment, rows)
+        return data.batch(
+            self.splits[0], config.seed, step, config.batch_size, config.augment, rows
         )
+
+    def batch(self, step: int) -> PyTree:
+        """The examples of an update (from 0) on the devices."""
+        return self.parallel.place(self.rows(step))
 
     def base_optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer that the config names, with its schedule."""
@@ -171,7 +192,9 @@ class Job:
     @functools.cached_property  # read before --overwrite can delete the run that they are of
     def _start(self) -> tuple[PyTree, PyTree]:
         new = self.model.init(jax.random.key(self.config.seed))
-        return new if self.config.init_from is None else trained_weights(self.config, like=new)
+        if self.config.init_from is not None:
+            new = trained_weights(self.config, like=new)
+        return precision.cast(new[0], self.config.param_dtype), new[1]
 
     def compiled_step(
         self,
@@ -180,7 +203,7 @@ class Job:
     ) -> Callable[[PyTree, PyTree], PyTree]:
         """One update: (state, batch) to (state, metrics), in the memory of the state given."""
         step = functools.partial(_training_step, self, tx, weights_of)
-        return self.parallel.wrap(step, donate=True)
+        return self.parallel.wrap(step, donate=self.runtime.donate)
 
     def loss(
         self, params: PyTree, statistics: PyTree, batch: data.Split
@@ -224,6 +247,7 @@ def _loss_and_statistics(
     job: Job, params: PyTree, statistics: PyTree, batch: data.Split
 ) -> tuple[jax.Array, PyTree]:
     logits, statistics = job.model.apply(params, statistics, jnp.asarray(batch.inputs), True)
+    logits = logits.astype(jnp.float32)
     smoothing = job.config.label_smoothing
     if smoothing:
         targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), smoothing)
@@ -248,20 +272,39 @@ def _training_step(
     batch: data.Split,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update on one device; gradients are averaged over all of them."""
-    loss = functools.partial(_loss_and_statistics, job)
+    loss: Loss = functools.partial(_loss_and_statistics, job)
+    if job.runtime.remat:
+        loss = rematerialised(loss)
+    trained, opt_state = _trained(state)
+    scale = guards.loss_scale(opt_state)
+    if scale is not None:
+        loss = guards.scaled(loss, scale)
     differentiate = jax.value_and_grad(loss, has_aux=True)
     if weights_of is not None:
         key = reparameterisation.noise_key(job.config.seed, state.step)
         differentiate = reparameterisation.value_and_grad(weights_of, loss, key, state.step)
-    trained, opt_state = _trained(state)
+    if job.config.param_dtype != "float32":
+        differentiate = precision.gradients_in_float32(differentiate)
+    differentiate = accumulation.in_microbatches(job.config, batch, differentiate)
     (value, statistics), gradients = differentiate(trained, state.statistics, batch)
     value, gradients = jax.lax.pmean((value, gradients), DEVICE_AXIS)
-    updates, opt_state = tx.update(gradients, opt_state, trained)
+    if scale is not None:
+        value, gradients = jax.tree.map(lambda x: x / scale, (value, gradients))
     metrics = {
         "loss": value,
-        "gradient_norm": optax.tree.norm(gradients),
+        "gradient_norm": optax.tree.norm(accumulation.mean_gradient(gradients, opt_state)),
         "learning_rate": jnp.asarray(job.learning_rate(state.step), jnp.float32),
     }
+    updates, opt_state = tx.update(gradients, opt_state, trained)
+    made = accumulation.updates_made(opt_state)
+    skipped = guards.skipped(job.config, opt_state)
+    if skipped is not None:  # what was not finite may have come into the statistics, too
+        metrics["skipped"] = skipped
+        statistics = jax.tree.map(
+            lambda old, new: jnp.where(skipped, old, new), state.statistics, statistics
+        )
+    if scale is not None:
+        metrics["loss_scale"] = scale
     threshold = optax.tree.get(opt_state, "threshold", None)
     if isinstance(threshold, jax.Array):  # with one a leaf there is none to show
         metrics["threshold"] = threshold
@@ -269,7 +312,7 @@ def _training_step(
     if weights_of is not None:
         opt_state = Reparameterised(params, opt_state)
         params = weights_of.weights(params, key, False)
-    return State(state.step + 1, params, statistics, opt_state), metrics
+    return State(state.step + made, params, statistics, opt_state), metrics
 
 
 def _evaluation_step(
@@ -279,7 +322,7 @@ def _evaluation_step(
     (inputs, labels), weight = batch
     logits, _ = job.model.apply(state.params, state.statistics, jnp.asarray(inputs), False)
     weights = jnp.broadcast_to(weight.reshape(-1, *[1] * (labels.ndim - 1)), labels.shape)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     sums = {
         "correct": jnp.sum(weights * (logits.argmax(-1) == labels)),
         "loss": jnp.sum(weights * losses),
@@ -302,6 +345,10 @@ def _train(
     if weights_of is not None:
         count = len(interventions)
         check(count == 0, "interventions", count, "none where there is a reparameterisation")
+        for name, only in (("param_dtype", "float32"), ("loss_scale", None)):
+            value = getattr(config, name)
+            check(value == only, name, value, f"{only} where weights are reparameterised")
+    tx = wrapping.wrap(config, tx)
 
     folder = RunFolder(job.folder)
     open_folder(folder, config)  # raises, and writes nothing, if it is another config's
@@ -314,8 +361,13 @@ def _train(
     else:
         params, opt_state = reparameterisation.start(weights_of, tx, params, config.seed)
     state = State(jnp.zeros([], jnp.int32), params, statistics, opt_state)
-    if checkpoints.latest() is not None:
-        state = checkpoints.restore(like=state)
+    if (newest := checkpoints.latest()) is not None:
+        state = checkpoints.restore(like=state, fall_back=runtime.fall_back)
+        if (before := checkpoints.latest()) != newest:
+            job.console.print(
+                f"The checkpoint of step {newest} was truncated or altered, and is deleted; going "
+                f"on from that of step {before}."
+            )
     start = int(state.step)
     state = parallel.replicate(state)
 
@@ -364,8 +416,11 @@ def _train(
         for step in range(start, stop):
             # A checkpoint is of before these, so that one who goes on from it comes by them once.
             state = intervene(interventions, step, job, state)
-            state, metrics = step_fn(state, job.batch(step))
-            pending.append((step + 1, metrics))
+            made = []
+            for part in accumulation.parts(config, job.rows(step)):
+                state, metrics = step_fn(state, parallel.place(part))
+                made.append(metrics)
+            pending.append((step + 1, accumulation.joined(made)))
 
             done = step + 1
             asked = preemption.asked(done)

@@ -19,6 +19,7 @@ from experiments.checks import check_choice
 from experiments.methods._allocation import Allocation, Group, allocate
 from experiments.methods._masks import magnitudes, masked, without_lowest
 from experiments.methods._ramp import check_ramp, cubic_ramp
+from experiments.precision import copied_wide
 
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
@@ -74,7 +75,7 @@ def with_feedback(
         keep = jax.tree.map(
             lambda p, flag: jnp.ones(p.shape if flag else (), bool), params, penalised(params)
         )
-        dense = jax.tree.map(jnp.array, params)  # a copy, since it is donated beside them
+        dense = copied_wide(params)  # a copy, since it is donated beside them
         return FeedbackState(jnp.zeros([], jnp.int32), keep, dense, base.init(params))
 
     def update(

@@ -32,6 +32,7 @@ from experiments.methods._layers import (
     replace_penalised,
     zeros_wanted,
 )
+from experiments.precision import copied_wide
 
 if TYPE_CHECKING:
     from experiments.train import Job, Trained
@@ -112,9 +113,9 @@ def learning_compression(
 
     def init(params: PyTree) -> LCState:
         layers = penalised_leaves(params, mask(params))
-        zeros = [jnp.zeros_like(w) for w in layers]
         # Copied: what is donated must not be there twice.
-        compressed = [jnp.array(w) for w in layers]
+        compressed = copied_wide(layers)
+        zeros = [jnp.zeros_like(w) for w in compressed]
         return LCState(jnp.zeros([], jnp.int32), compressed, zeros, base.init(params))
 
     def compress(w: Layers, multipliers: Layers, mu: jax.Array) -> Layers:

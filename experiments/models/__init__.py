@@ -119,7 +119,10 @@ def build(
             nnx.replace_by_pure_dict(state, values)
         module = nnx.merge(graph, *states)
         module.train() if train else module.eval()
-        logits = module(inputs if text else (inputs.astype(jnp.float32) / 255 - taken) / scale)
+        if not text:  # in the dtype of the weights, which is that of all that follows
+            dtype = jax.tree.leaves(params)[0].dtype
+            inputs = ((inputs.astype(jnp.float32) / 255 - taken) / scale).astype(dtype)
+        logits = module(inputs)
         return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     return Model(init, apply)

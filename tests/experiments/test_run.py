@@ -20,7 +20,7 @@ SHORT = ["digits", "--epochs", "3", "--batch-size", "128", "--no-progress"]
 
 @pytest.fixture
 def call(data_dir, digits, tmp_path, monkeypatch, capsys):
-    """``call(*arguments)``: the exit status, and what was printed."""
+    """``call(*arguments)``: the exit status, and what was printed, errors last."""
     del digits  # prepared in data_dir
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "dumb")
@@ -28,7 +28,8 @@ def call(data_dir, digits, tmp_path, monkeypatch, capsys):
     def main(*arguments):
         where = ["--data-dir", str(data_dir), "--runs-dir", str(tmp_path), "--devices", "8"]
         status = run.main([*SHORT, *where, *arguments])
-        return status, capsys.readouterr().out
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
 
     return main
 
