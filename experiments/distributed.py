@@ -17,7 +17,7 @@ from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
 
 LOST = 76
-"""The exit status of a process that has to end because another one did (EX_PROTOCOL)."""
+"""The exit status of a process that ends because another one is lost (EX_PROTOCOL)."""
 GRACE = 10
 """Seconds that a process which has failed waits for the others to end with it."""
 WAIT_FOR_FILE = 10
@@ -58,7 +58,7 @@ def join(runtime: Runtime) -> LastWords:
     who = "" if runtime.process_id is None else f" {runtime.process_id}"
     words = LastWords(
         f"error: process{who} has been ended, by JAX if the lines above say so: then another "
-        f"process of the run was lost, and its own output says why. {_GO_ON}"
+        f"process of the run was lost, and its own output says why, or it never came. {_GO_ON}"
     )
     try:
         jax.distributed.initialize(

@@ -1,12 +1,14 @@
 """One step for one device, run on many: by pmap, or by jit over a sharded mesh."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.models.axis import DEVICE_AXIS
@@ -133,7 +135,13 @@ class DataParallel:
         return NamedSharding(self._mesh, spec)
 
     def replicate(self, state: PyTree) -> PyTree:
-        """The state, whole and the same in every process, as ``wrap`` takes it."""
+        """The state, whole and the same in every process, as ``wrap`` takes it.
+
+        Raises:
+            AssertionError: it is not the same in every process.
+        """
+        if self._several:
+            _check_equal(state)
         if self._mode == "pmap":
             count = self._here.size
             stacked = jax.tree.map(lambda x: jnp.stack([x] * count), state)
@@ -197,6 +205,17 @@ class DataParallel:
             ),
             examples,
         )
+
+
+def _check_equal(state: PyTree) -> None:
+    """Each process has made it by itself, and on machines of several kinds bits may differ."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.asarray(leaf).tobytes())
+    multihost_utils.assert_equal(
+        np.frombuffer(digest.digest(), np.int32),
+        "the processes have found different weights; they must run on machines of one kind",
+    )
 
 
 def split_largest(shape: tuple[int, ...], parts: int) -> PartitionSpec:

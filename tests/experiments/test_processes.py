@@ -11,7 +11,7 @@ import pytest
 
 from experiments.checkpoint import Checkpoints, RunFolder
 from experiments.configs import digits as preset
-from experiments.distributed import LOST
+from experiments.distributed import LOST, LastWords
 from experiments.log import read_rows
 from experiments.preemption import STATUS
 
@@ -150,6 +150,22 @@ def test_all_end_where_one_cannot_begin(start, train, tmp_path):
     assert [process.wait() for process in processes] == [2, 2]
     assert "seed: 1 there, 0 asked for" in " ".join(processes[0].output.split())
     assert "process 0 cannot go on; its own output says why." in processes[1].output
+
+
+@pytest.mark.slow
+def test_where_there_is_no_cluster_the_other_way_is_told(forks):
+    process = forks.start("digits", "--distributed")
+    assert process.wait() == 2
+    message = "pass --coordinator HOST:PORT, --process-id and --process-count instead."
+    assert message in " ".join(process.output.split())
+
+
+def test_last_words_are_for_a_process_that_could_not_speak(capfd):
+    LastWords("gone").unsaid()
+    assert capfd.readouterr() == ("", "")
+    words = LastWords("gone, 100%")
+    words._shell.communicate()
+    assert capfd.readouterr() == ("", "gone, 100%\n")
 
 
 @pytest.mark.slow
