@@ -101,8 +101,7 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
     Raises:
         ValueError: a setting cannot be run.
     """
-    (method,) = config.method
-    job = _Planned(
+    job = Job(
         config=config,
         runtime=runtime,
         dataset=data.outline(config.dataset),
@@ -110,10 +109,7 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
         folder=Path(),  # which nothing is written to
         console=Console(file=io.StringIO()),
     )
-    try:
-        METHODS[method](job)
-    except _FoundOut as found:
-        tx, weights_of = wrapping.wrap(config, found.tx), found.weights_of
+    tx, weights_of = transformation(job)
     state, batch = abstract_arguments(job, tx, weights_of)
     step: Any = job.compiled_step(tx, weights_of)
     compiled = step.lower(*job.parallel.abstract(state, batch)).compile()
@@ -121,7 +117,7 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
     cost = compiled.cost_analysis()
     per_device = config.batch_size // len(devices)
     return Plan(
-        method=method,
+        method=config.method[0],
         device_kind=devices[0].device_kind,
         devices=len(devices),
         weights=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
@@ -140,6 +136,18 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
         + memory.temp_size_in_bytes,
         collectives=collectives(compiled.as_text()) if len(devices) > 1 else {},
     )
+
+
+def transformation(
+    job: Job,
+) -> tuple[optax.GradientTransformationExtraArgs, Reparameterisation | None]:
+    """What the method of a job would train with, first of all; nothing is trained."""
+    fields = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)}
+    try:
+        METHODS[job.config.method[0]](_Planned(**fields))
+    except _FoundOut as found:
+        return wrapping.wrap(job.config, found.tx), found.weights_of
+    raise AssertionError("every method trains")
 
 
 def abstract_arguments(

@@ -195,3 +195,15 @@ def test_a_path_ends_at_its_first_published_epoch_beyond():
     theirs = [paper_path.Point(e, 0, 0) for e in (1, 2.5, 10, 50)]
     found = [(here.epoch, there.epoch) for here, there in paper_path.beside(points, theirs)]
     assert found == [(1, 1), (2, 2.5), (4, 10)]
+
+
+def test_the_readmes_numbers_are_the_published_ones():
+    text = (provenance.RESULTS.parent / "README.md").read_text()
+    section = text[text.index("## The paper's experiments") : text.index("## Looking further")]
+    published = {(row["sparsity"], row["accuracy"]) for row in rows("paper.csv")}
+    section = section[: section.index("| Sparsity and")]
+    shown = set(re.findall(r"\b(\d\d\.\d\d), (\d\d\.\d\d)\b", section))
+    assert shown <= published
+    for row in rows("paper.csv"):
+        if "cifar" in row["preset"] and row["c"]:
+            assert (row["sparsity"], row["accuracy"]) in shown

@@ -4,16 +4,22 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments import data, plan
 from experiments.configs import PRESETS
 from experiments.datasets import SHAPES, generated
 from experiments.methods import METHODS
 from experiments.stream import Stream
+from experiments.train import State
+from grda_optax import sparsity_report
 
 PAPER = [name for name in PRESETS if name.startswith(("cifar", "imagenet"))]
+WHOLE = ["cifar10_vgg16_recipe", "cifar10_wrn_28_10", "imagenet_resnet50_drop"]
+"""Those that go through the whole loop, with scores and checkpoints: each network once."""
+STEPS = 2
 SIDE = {"vgg16": 32, "vgg16_bn": 32, "wrn_28_10": 8, "resnet50": 32}
 """The real side where two cores can do it, and a smaller one else."""
 
@@ -45,25 +51,49 @@ def quick_start(job):
     return jax.tree_util.tree_map_with_path(value, shapes)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PAPER)
-def test_a_config_trains(name, make_job, tmp_path):
+def job_of(name, make_job, folder):
     config = PRESETS[name].CONFIG
     method = config.method[-1]
     assert method == ("recipe" if name.endswith("_recipe") else "grda")
     # Where the rate falls stays where it is in the run: the epochs are as many, and shorter.
-    config = dataclasses.replace(config, method=(method,), batch_size=4, steps=3)
-    job = make_job(tmp_path, config, dataset=small(config), log_every=1)
-    trained = METHODS[method](job._with(_start=quick_start(job)))
-    losses = [row["loss"] for row in trained.rows]
-    assert len(losses) == 3
+    config = dataclasses.replace(config, method=(method,), batch_size=4, steps=STEPS)
+    job = make_job(folder, config, dataset=small(config), log_every=1)
+    return job._with(_start=quick_start(job))
+
+
+def check_steps(job, losses, params):
+    """The losses are those of a guess, and the zeros those of the method."""
+    config = job.config
+    assert len(losses) == STEPS
     assert abs(losses[0] - math.log(SHAPES[config.dataset].num_classes)) < 1.5
     assert all(np.isfinite(losses))
-    assert trained.result["all"]["total"] == sum(x.size for x in jax.tree.leaves(trained.params))
-    penalised = trained.result["penalised"]
-    if method == "recipe":
-        zeros = round(config.sparsity * penalised["total"])
-        assert penalised["total"] - penalised["nnz"] == zeros
+    counts = sparsity_report(params, job.penalised).penalised
+    if config.method == ("recipe",):
+        assert counts.total - counts.nnz == round(config.sparsity * counts.total)
     else:
-        assert penalised["total"] == trained.result["all"]["total"]
-        assert 0 < penalised["nnz"] < penalised["total"], "the threshold is above some weights"
+        assert counts.total == sum(x.size for x in jax.tree.leaves(params))
+        assert 0 < counts.nnz < counts.total, "the threshold is above some weights"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PAPER if name not in WHOLE])
+def test_a_config_takes_steps(name, make_job, tmp_path):
+    job = job_of(name, make_job, tmp_path)
+    tx, _ = plan.transformation(job)
+    params, statistics = job.start()
+    state = State(jnp.zeros([], jnp.int32), params, statistics, tx.init(params))
+    step, state, losses = job.compiled_step(tx), job.parallel.replicate(state), []
+    for i in range(STEPS):
+        state, metrics = step(state, job.parallel.split(job.batch(i)))
+        losses.append(float(metrics["loss"]))
+    check_steps(job, losses, state.params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_config_trains_from_end_to_end(name, make_job, tmp_path):
+    job = job_of(name, make_job, tmp_path)
+    trained = METHODS[job.config.method[0]](job)
+    check_steps(job, [row["loss"] for row in trained.rows], trained.params)
+    assert trained.result["steps"] == STEPS
+    assert 0 <= trained.result["eval_accuracy"] <= 1
