@@ -4,15 +4,21 @@ import os
 
 # Both are read when JAX starts its backend, so they are set before anything imports it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-FLAGS = [
-    "--xla_force_host_platform_device_count=8",
-    # A test spends most of its time in the compiler. XLA_FLAGS given from outside win, so that
-    # XLA_FLAGS=--xla_backend_optimization_level=3 is the compiler as users have it.
-    "--xla_backend_optimization_level=1",
-]
-given = os.environ.get("XLA_FLAGS", "")
-missing = [flag for flag in FLAGS if flag.partition("=")[0] not in given]
-os.environ["XLA_FLAGS"] = " ".join([*given.split(), *missing])
+# A test spends most of its time in the compiler, which is asked for less here. XLA_FLAGS given from
+# outside win: XLA_FLAGS=--xla_backend_optimization_level=3 is the compiler as users have it.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        *(
+            flag
+            for flag in (
+                "--xla_force_host_platform_device_count=8",
+                "--xla_backend_optimization_level=1",
+            )
+            if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", "")
+        ),
+    ]
+).strip()
 
 import hypothesis
 import jax
