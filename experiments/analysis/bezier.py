@@ -115,7 +115,9 @@ def train(
     state = (trained, tx.init(trained), jax.tree.map(jnp.asarray, held), jnp.zeros([], jnp.int32))
     state = job.parallel.replicate(state)
     for n in range(steps):
-        batch = data.batch(split, config.seed, job.total_steps + n, config.batch_size)
+        batch = data.batch(
+            split, config.seed, job.total_steps + n, config.batch_size, config.augment
+        )
         state = compiled(state, job.parallel.split(batch))
         if n % 20 == 19 or n == steps - 1:  # not far ahead of what is computed
             jax.block_until_ready(state)

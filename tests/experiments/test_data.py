@@ -57,7 +57,7 @@ def test_batches_are_a_function_of_seed_and_step(digits):
 
 def test_the_parts_of_a_batch_make_the_whole(digits):
     whole = data.batch(digits.train, 3, 7, 32)
-    parts = [data.batch(digits.train, 3, 7, 32, slice(i, i + 8)) for i in range(0, 32, 8)]
+    parts = [data.batch(digits.train, 3, 7, 32, rows=slice(i, i + 8)) for i in range(0, 32, 8)]
     for all_of_it, *pieces in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(np.concatenate(pieces), all_of_it)
 

@@ -82,7 +82,7 @@ def test_the_command_prints_it_and_writes_nothing(tmp_path, monkeypatch, capsys)
 
 def test_a_dry_run_refuses_what_a_run_would(capsys):
     assert run.main(["digits", "--dry-run", "--batch-size", "5000"]) == 2
-    assert "batch_size must be at most the 1437 examples, got 5000." in capsys.readouterr().out
+    assert "batch_size must be at most the 1437 examples, got 5000." in capsys.readouterr().err
 
 
 @pytest.mark.slow
