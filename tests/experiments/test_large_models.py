@@ -33,7 +33,7 @@ def count(tree):
         # And a scale and a bias for each of the 4,224 channels.
         ("vgg16_bn", CIFAR, 10, 15_245_130 + 2 * 4_224),
         ("wrn_28_10", CIFAR, 10, 36_489_290),  # as the authors' logs print it
-        ("wrn_28_10", CIFAR, 100, 36_546_980),
+        pytest.param("wrn_28_10", CIFAR, 100, 36_546_980, marks=pytest.mark.slow),
         ("resnet50", IMAGENET, 1000, 25_557_032),
     ],
 )
@@ -53,7 +53,10 @@ def test_without_biases_it_is_the_wide_resnet_of_its_paper(classes, published):
 @pytest.mark.parametrize(
     ("name", "shape", "multiply_adds"),
     # In thousands of millions: the figures that are usually given, borders counted.
-    [("vgg16", CIFAR, 0.314), ("resnet50", IMAGENET, 4.09)],
+    [
+        ("vgg16", CIFAR, 0.314),
+        pytest.param("resnet50", IMAGENET, 4.09, marks=pytest.mark.slow),
+    ],
 )
 def test_operations_are_the_published_ones(name, shape, multiply_adds):
     found = forward_flops(models.build(name, shape, 10), shape) / 2e9
@@ -62,6 +65,7 @@ def test_operations_are_the_published_ones(name, shape, multiply_adds):
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "wrn_28_10", "resnet50"])
 @pytest.mark.parametrize("shape", [(32, 32, 3), (40, 24, 1)])
+@pytest.mark.slow
 def test_other_image_shapes(name, shape):
     model = models.build(name, shape, 7)
 
@@ -71,6 +75,7 @@ def test_other_image_shapes(name, shape):
     assert jax.eval_shape(logits, jax.random.key(0)).shape == (2, 7)
 
 
+@pytest.mark.slow
 def test_the_ends_are_layers():
     for name, (first, last) in models.ENDS.items():
         shape = (64,) if name in models.TEXT_MODELS else CIFAR
@@ -112,8 +117,7 @@ def dropped(devices, parts, steps=1):
 
 def test_dropout_is_the_same_on_any_number_of_devices(devices):
     whole = dropped(devices, 1)
-    for parts in (2, 8):
-        np.testing.assert_array_equal(dropped(devices, parts), whole)
+    np.testing.assert_array_equal(dropped(devices, 4), whole)
 
 
 def test_dropout_keeps_the_mean_and_drops_anew_each_time(devices):

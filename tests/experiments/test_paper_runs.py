@@ -19,6 +19,15 @@ from grda_optax import sparsity_report
 PAPER = [name for name in PRESETS if name.startswith(("cifar", "imagenet"))]
 WHOLE = ["cifar10_vgg16_recipe", "cifar10_wrn_28_10", "imagenet_resnet50_drop"]
 """Those that go through the whole loop, with scores and checkpoints: each network once."""
+LIKE = {
+    "cifar100_vgg16_recipe": ("cifar10_vgg16_recipe", {"dataset"}),
+    "cifar100_wrn_28_10_recipe": ("cifar10_wrn_28_10_recipe", {"dataset"}),
+    "imagenet_resnet50_steps": (
+        "imagenet_resnet50_drop",
+        {"epochs", "milestones", "grda.c", "grda.mu"},
+    ),
+}
+"""Those that are as another is, but for these fields; their steps are only made ready."""
 STEPS = 2
 SIDE = {"vgg16": 32, "vgg16_bn": 32, "wrn_28_10": 8, "resnet50": 32}
 """The real side where two cores can do it, and a smaller one else."""
@@ -76,7 +85,7 @@ def check_steps(job, losses, params):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PAPER if name not in WHOLE])
+@pytest.mark.parametrize("name", [name for name in PAPER if name not in {*WHOLE, *LIKE}])
 def test_a_config_takes_steps(name, make_job, tmp_path):
     job = job_of(name, make_job, tmp_path)
     tx, _ = plan.transformation(job)
@@ -87,6 +96,22 @@ def test_a_config_takes_steps(name, make_job, tmp_path):
         state, metrics = step(state, job.parallel.split(job.batch(i)))
         losses.append(float(metrics["loss"]))
     check_steps(job, losses, state.params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIKE)
+def test_a_config_like_another_has_its_step(name, make_job, tmp_path):
+    """At the real size, as far as to the program that the compiler gets."""
+    config = PRESETS[name].CONFIG
+    other, fields = LIKE[name]
+    assert config.differences(PRESETS[other].CONFIG).keys() <= fields
+    config = dataclasses.replace(config, method=config.method[-1:])
+    job = make_job(tmp_path, config, dataset=data.outline(config.dataset))
+    tx, _ = plan.transformation(job)
+    arguments = job.parallel.abstract(*plan.abstract_arguments(job, tx))
+    state, metrics = jax.eval_shape(job.compiled_step(tx), *arguments)
+    assert metrics["loss"].shape == ()
+    assert jax.tree.map(lambda x: x.shape, state) == jax.tree.map(lambda x: x.shape, arguments[0])
 
 
 @pytest.mark.slow
