@@ -305,8 +305,8 @@ def complaint(name, argument, value):
     except Exception as error:
         if isinstance(error, ValueError | TypeError):
             first = str(error).splitlines()[0]
-            holds = set(re.findall(r"\w+", first)) & {*arguments, *MORE}
-            holds |= {"keys"} & set(first.split())  # that JAX cannot sort, of any dict
+            # With "keys" JAX says of a dict that it cannot sort them.
+            holds = set(re.findall(r"\w+", first)) & {*arguments, *MORE, "keys"}
         else:
             holds = isinstance(error, NameError) and "unbound axis name" in str(error)
         frames = traceback.extract_tb(error.__traceback__)
