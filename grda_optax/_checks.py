@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
+LARGEST = 2**31 - 1
+"""Of the integers that JAX takes without ``jax_enable_x64``."""
 
 
 def is_number(value: object) -> bool:
@@ -25,15 +27,28 @@ def check_number(
     at_most: float | None = None,
     below: float | None = None,
     integer: bool = False,
+    static: bool = False,
+    scalar: bool = True,
 ) -> None:
-    """Raises a ValueError that names the argument unless the number is finite and in range."""
-    is_array = hasattr(value, "dtype") or hasattr(value, "__jax_array__")
-    if isinstance(value, bool | np.bool_ | complex | np.complexfloating) or not (
-        is_number(value) or is_array
-    ):
+    """Raises a ValueError that names the argument unless the number is finite and in range.
+
+    Arrays of JAX are asked for their dtype and shape alone, since they may be traced; but for
+    ``static`` numbers, which decide about shapes and the like. Without ``scalar`` they may have
+    any shape.
+    """
+    if not _is_real(value):
         raise ValueError(f"{name} must be a real number, got {value!r}.")
+    shape = jnp.shape(value)  # type: ignore[arg-type]
+    if scalar and shape != ():
+        raise ValueError(f"{name} must be one number, got shape {shape}.")
+    if static and isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{name} must be a number with a value, got a traced one.")
+    if isinstance(value, np.ndarray) or (static and isinstance(value, jax.Array)):
+        value = value.item() if value.ndim == 0 else value
     if not is_number(value):
         return
+    if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+        raise ValueError(f"{name} must fit in 32 bits, got {value}.")
     if integer and not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be an integer, got {value!r}.")
     number = float(value)  # type: ignore[arg-type]
@@ -51,19 +66,91 @@ def check_number(
         raise ValueError(f"{name} must be a finite number {wanted}, got {number:g}.")
 
 
+def _is_real(value: object) -> bool:
+    if is_number(value):
+        return not isinstance(value, bool | np.bool_ | np.complexfloating)
+    if not (hasattr(value, "dtype") or hasattr(value, "__jax_array__")):
+        return False
+    return not isinstance(value, jax.ShapeDtypeStruct) and (
+        _is_a(value, jnp.floating) or _is_a(value, jnp.integer)
+    )
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(jnp.result_type(value), kind))
+    except TypeError:  # of strings and objects
+        return False
+
+
+def check_arrays(name: str, tree: PyTree) -> None:
+    """Raises a ValueError that names the leaf unless all are arrays of numbers, or numbers."""
+    try:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+    except ValueError as error:
+        raise ValueError(f"{name} must have dicts with keys that can be sorted.") from error
+    for path, leaf in leaves:
+        if isinstance(leaf, int):
+            holds = -LARGEST <= leaf <= LARGEST
+        elif isinstance(leaf, float | complex):
+            holds = True
+        else:
+            holds = hasattr(leaf, "dtype") and not isinstance(leaf, jax.ShapeDtypeStruct)
+            holds = holds and (_is_a(leaf, jnp.number) or _is_a(leaf, jnp.bool_))
+        if not holds:
+            dtype = getattr(leaf, "dtype", type(leaf).__name__)
+            raise ValueError(
+                f"{name} must be arrays of numbers, got {dtype} at {path_name(path, name)}."
+            )
+
+
+def is_array_like(value: object) -> bool:
+    """Whether it is one leaf, and no tree of them."""
+    try:
+        return bool(structure(value) == structure(0))
+    except ValueError:  # of a dict with keys that cannot be sorted
+        return False
+
+
+def check_function(name: str, value: object) -> None:
+    """Raises a ValueError that names the argument unless it can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, got {value!r}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raises a ValueError that names the argument unless it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a bool, got {value!r}.")
+
+
+def check_axis_name(axis_name: Any) -> None:
+    """Raises a ValueError unless a mapped axis can have this name, or none is given."""
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    for name in names:
+        try:
+            hash(name)
+            holds = not isinstance(name, int | float | complex | np.generic | jax.Array)
+        except TypeError:
+            holds = False
+        if not holds:
+            raise ValueError(f"axis_name must be the name of a mapped axis, got {axis_name!r}.")
+
+
 def check_wide_dtype(name: str, dtype: Any) -> None:
     """Raises a ValueError unless sums of many small updates can be kept in ``dtype``."""
     try:
         wide = jnp.dtype(dtype) in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64))
-    except TypeError:
+    except (TypeError, ValueError):
         wide = False
+    wide = wide and not hasattr(dtype, "shape")  # an array has a dtype, and is none
     if not wide:
         raise ValueError(f"{name} must be None, float32 or float64, got {dtype!r}.")
 
 
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: tuple[Any, ...], whole: str = "params") -> str:
     """The name of a leaf as reports and errors print it: ``dense/kernel``."""
-    return jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+    return jax.tree_util.keystr(path, simple=True, separator="/") or whole
 
 
 def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
@@ -97,6 +184,8 @@ def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
 
 def check_pattern(name: str, pattern: str) -> re.Pattern[str]:
     """The compiled pattern, or a ValueError that says what is wrong with it."""
+    if not isinstance(pattern, str):
+        raise ValueError(f"{name} must be a regular expression, got {pattern!r}.")
     try:
         return re.compile(pattern)
     except re.error as error:

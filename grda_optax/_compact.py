@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import PyTree, match_paths, path_name
+from ._checks import PyTree, check_arrays, check_function, match_paths, path_name
 from ._families import NormFamily
 from ._groups import Tied
 from ._resolve import families_of
@@ -126,6 +126,7 @@ def fold_constants(
         "next_kernel": next_kernel,
         "next_bias": next_bias,
     }
+    check_function("activation", activation)
     at = {name: _only(name, pattern, params) for name, pattern in patterns.items()}
     leaves, treedef = jax.tree.flatten(params)
     shapes = {name: np.shape(leaves[i]) for name, i in at.items()}
@@ -175,6 +176,7 @@ def _check_values(params: PyTree) -> None:
             raise ValueError(
                 f"params must be arrays with values, got a traced one at {path_name(path)}."
             )
+    check_arrays("params", params)
 
 
 def _only(name: str, pattern: str, params: PyTree) -> int:

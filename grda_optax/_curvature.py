@@ -7,13 +7,13 @@ come in batches, one at a time; on several devices the batches lie on them as in
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ._checks import PyTree
+from ._checks import PyTree, check_arrays, check_axis_name, check_function
 from ._trees import dtype_of
 from ._vectors import check_alike, check_vector, widened
 
@@ -65,6 +65,7 @@ def hvp(
         >>> hvp(loss, jnp.array([1.0, 1.0]), jnp.array([1.0, 0.0]))
         Array([2., 3.], dtype=float32)
     """
+    check_function("loss", loss)
     _check("params", params, vector)
     return _mean_product(_hessian_product, (loss,), params, vector, batches, axis_name)
 
@@ -111,6 +112,8 @@ def gauss_newton_vp(
         >>> gauss_newton_vp(forward, loss, jnp.ones(2), jnp.array([1.0, 0.0]), [x])
         Array([2., 2.], dtype=float32)
     """
+    check_function("forward", forward)
+    check_function("loss", loss)
     _check("params", params, vector)
     if batches is None:
         batches = [None]
@@ -119,6 +122,7 @@ def gauss_newton_vp(
 
 def value_of(loss: Loss, params: PyTree, batches: Batches = None) -> jax.Array:
     """The loss over all examples, one batch at a time; a scalar."""
+    check_function("loss", loss)
     value: jax.Array = _mean(lambda *batch: _value(loss, params, *batch), batches)
     return value
 
@@ -136,6 +140,8 @@ def _mean_product(
     batches: Batches,
     axis_name: Any,
 ) -> PyTree:
+    check_axis_name(axis_name)
+    check_arrays("vector", vector)
     vector = jax.tree.map(lambda u, p: jnp.asarray(u, dtype_of(p)), vector, params)
     mean = _mean(lambda *batch: product(functions, params, vector, *batch), batches)
     if axis_name is not None:
@@ -148,7 +154,14 @@ def _mean(function: Callable[..., PyTree], batches: Batches) -> PyTree:
     if batches is None:
         return function()
     total, examples = None, 0
-    for batch in batches() if callable(batches) else batches:
+    made = batches() if callable(batches) else batches
+    iterable = isinstance(made, Iterable) and not isinstance(made, str | bytes | Mapping)
+    if not iterable or getattr(made, "ndim", 1) == 0:
+        raise ValueError(f"batches must be an iterable of batches, got {made!r}.")
+    for batch in made:
+        for leaf in jax.tree.leaves(batch):
+            if not (hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex)):
+                raise ValueError(f"batches must hold arrays, got {leaf!r}.")
         value, count = function(batch), _examples(batch)
         examples += count
         # A running mean leaves a single batch as it is, and sums nothing that could overflow.

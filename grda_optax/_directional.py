@@ -89,6 +89,8 @@ def masked_signs(params: PyTree, mask: PyTree | None) -> PyTree:
     """The signs of what may be pruned, and 0 elsewhere."""
     check_vector("params", params)
     flags = broadcast_mask(mask, params)
+    if any(bool(jnp.isnan(x).any()) for x in jax.tree.leaves(params)):
+        raise ValueError("params must not be NaN, got one.")
     return jax.tree.map(
         lambda x, flag: jnp.sign(x) if flag else jnp.zeros_like(x), widened(params), flags
     )
@@ -155,7 +157,7 @@ def directional_prune(
             scores,
             flags,
         )
-    check_number("sparsity", sparsity, at_least=0, below=1)
+    check_number("sparsity", sparsity, at_least=0, below=1, static=True)
     total, zeros = penalised_size(params, flags), zeros_wanted(params, flags, sparsity)
     limit = reachable(params, scores, flags)
     if zeros > limit:

@@ -95,20 +95,22 @@ def top_eigenpairs(
     """
     check_vector("like", like)
     dimension = size_of(like)
-    check_number("k", k, at_least=1, at_most=dimension, integer=True)
-    if which not in ("largest", "smallest", "magnitude"):
+    check_number("k", k, at_least=1, at_most=dimension, integer=True, static=True)
+    if not isinstance(which, str) or which not in ("largest", "smallest", "magnitude"):
         raise ValueError(f"which must be 'largest', 'smallest' or 'magnitude', got {which!r}.")
     if num_vectors is None:
         num_vectors = min(dimension, 2 * k + 20)
     least = min(k + 1, dimension)
-    check_number("num_vectors", num_vectors, at_least=least, at_most=dimension, integer=True)
+    check_number(
+        "num_vectors", num_vectors, at_least=least, at_most=dimension, integer=True, static=True
+    )
     dtype = dtype_of_sums(like)
     if tolerance is None:
         tolerance = 1e-9 if dtype == jnp.float64 else 1e-5
-    check_number("tolerance", tolerance, above=0)
+    check_number("tolerance", tolerance, above=0, static=True)
     if max_products is None:
         max_products = 30 * num_vectors
-    check_number("max_products", max_products, at_least=num_vectors, integer=True)
+    check_number("max_products", max_products, at_least=num_vectors, integer=True, static=True)
 
     product = checked(matvec, like)
     key = jax.random.key(0) if key is None else key

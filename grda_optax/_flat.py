@@ -103,16 +103,16 @@ def flat_projection(
         return FlatProjection(_deflated(eigenvectors, vector), 0.0, 0)
     if matvec is None:
         raise ValueError("matvec must be given unless eigenvectors are, got None.")
-    check_number("num_iters", num_iters, at_least=1, integer=True)
+    check_number("num_iters", num_iters, at_least=1, integer=True, static=True)
     if time is not None and mu is not None:
-        check_number("time", time, above=0)
-        check_number("mu", mu, above=0)
+        check_number("time", time, above=0, static=True)
+        check_number("mu", mu, above=0, static=True)
         function = in_training_time(time, mu)
     elif cut is not None:
-        check_number("cut", cut, above=0, below=1)
+        check_number("cut", cut, above=0, below=1, static=True)
         function = below(cut)
     else:
-        check_number("ridge", ridge, above=0, below=1)
+        check_number("ridge", ridge, above=0, below=1, static=True)
         function = ridged(float(ridge))  # type: ignore[arg-type]  # one of the four is given
     result = lanczos_function(
         checked(matvec, vector), vector, function, min(num_iters, size_of(vector)), True

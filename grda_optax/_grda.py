@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from ._checks import PyTree, check_number, is_number
+from ._checks import PyTree, check_flag, check_number, is_number
 from ._dual_averaging import dual_averaging
 from ._thresholds import power_threshold
 from ._trees import check_given, wide
@@ -83,6 +83,7 @@ def grda(
         Chao, Wang, Xing and Cheng, *Directional Pruning of Deep Neural Networks*, NeurIPS 2020,
         algorithm 1.
     """
+    check_flag("nesterov", nesterov)
     threshold = power_threshold(learning_rate, c, mu)
     if momentum is not None:
         check_number("momentum", momentum, at_least=0, below=1)

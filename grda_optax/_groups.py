@@ -66,7 +66,7 @@ class Tied:
                     )
         if not self.members:
             raise ValueError("members must name at least one leaf, got {}.")
-        check_number("scale", self.scale, above=0)
+        check_number("scale", self.scale, above=0, static=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Blocks:
         if not entries or not all(x is None or (_is_integer(x) and x >= 1) for x in entries):
             raise ValueError(f"shape must hold integers >= 1 or None, got {self.shape!r}.")
         _check_pattern("pattern", self.pattern)
-        check_number("scale", self.scale, above=0)
+        check_number("scale", self.scale, above=0, static=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +169,11 @@ class NofM:
 
     def __post_init__(self) -> None:
         """Refuses what is no pattern of zeros."""
-        check_number("n", self.n, at_least=1, integer=True)
-        check_number("m", self.m, above=self.n, integer=True)
-        check_number("axis", self.axis, integer=True)
+        check_number("n", self.n, at_least=1, integer=True, static=True)
+        check_number("m", self.m, above=self.n, integer=True, static=True)
+        check_number("axis", self.axis, integer=True, static=True)
         _check_pattern("pattern", self.pattern)
-        check_number("scale", self.scale, above=0)
+        check_number("scale", self.scale, above=0, static=True)
 
 
 Groups: TypeAlias = Tied | Blocks | NofM

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._checks import check_arrays, is_array_like
+
 if TYPE_CHECKING:
     import scipy.sparse
     from jax.experimental.sparse import BCOO
@@ -130,6 +132,9 @@ def from_csr(sparse: Any) -> jax.Array:
 def _matrix(weight: jax.typing.ArrayLike) -> np.ndarray:
     if isinstance(weight, jax.core.Tracer):
         raise ValueError("weight must be an array with values, got a traced one.")
+    if not is_array_like(weight):
+        raise ValueError(f"weight must be a matrix, got {weight!r}.")
+    check_arrays("weight", weight)
     array = np.asarray(weight)
     if array.ndim != 2:
         raise ValueError(f"weight must be a matrix, got shape {array.shape}.")

@@ -44,15 +44,15 @@ class Options(NamedTuple):
 
     def check(self) -> None:
         """Refuses what is out of range, before anything is computed."""
-        if self.inverse not in INVERSES:
+        if not isinstance(self.inverse, str) or self.inverse not in INVERSES:
             names = ", ".join(repr(name) for name in sorted(INVERSES))
             raise ValueError(f"inverse must be one of {names}, got {self.inverse!r}.")
         if self.inverse == "exact":
-            check_number("damping", self.damping, at_least=0)
+            check_number("damping", self.damping, at_least=0, static=True)
         else:
-            check_number("damping", self.damping, above=0)
+            check_number("damping", self.damping, above=0, static=True)
         for name in ("num_gradients", "examples_per_gradient", "block_size", "chunk_size"):
-            check_number(name, getattr(self, name), at_least=1, integer=True)
+            check_number(name, getattr(self, name), at_least=1, integer=True, static=True)
 
     def gradients(self, objective: Objective, point: jax.Array) -> Iterator[jax.Array]:
         """Those that the Fisher matrix is made of, as rows of a few matrices."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ._checks import PyTree, broadcast_mask, structure
+from ._checks import PyTree, broadcast_mask, check_function, structure
 from ._curvature import hessian_product
 from ._nonzero import beside_zero
 from ._trees import check_leaves, dtype_of, wide
@@ -39,6 +39,7 @@ class Objective:
     """
 
     def __init__(self, loss: Loss, params: PyTree, batches: Sequence[Batch], mask: PyTree | None):
+        check_function("loss", loss)
         flags = broadcast_mask(mask, params)
         check_leaves(params, flags)
         self._all, self._treedef = jax.tree.leaves(params), structure(params)

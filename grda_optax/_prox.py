@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import check_number
+from ._checks import check_arrays, check_number, is_array_like
 
 ProximalOperator: TypeAlias = Callable[..., jax.Array]
 """``prox(v, h) -> w``: an array and a threshold in, an array of the same shape and dtype out.
@@ -136,9 +136,9 @@ def firm_threshold(
         Gao and Bruce, *WaveShrink with firm shrinkage*, Statistica Sinica 7, 1997. Zhang, *Nearly
         unbiased variable selection under minimax concave penalty*, Annals of Statistics 38, 2010.
     """
-    check_number("ratio", ratio, above=1)
+    check_number("ratio", ratio, above=1, scalar=False)
     x, threshold = _prepare(x, threshold)
-    ratio = jnp.asarray(ratio, dtype=x.dtype)
+    ratio = _fitting("ratio", ratio, x)
     slope = ratio / (ratio - 1)
     shrunk = slope * (x - jnp.copysign(threshold, x))
     kept = jnp.where(jnp.abs(x) < ratio * threshold, shrunk, x)
@@ -188,21 +188,29 @@ def _prepare(
     x: jax.typing.ArrayLike, threshold: jax.typing.ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """The checks that every operator shares, and both arguments in the dtype of ``x``."""
-    check_number("threshold", threshold, at_least=0)
+    check_number("threshold", threshold, at_least=0, scalar=False)
+    if not is_array_like(x):
+        raise ValueError(f"x must be an array, got {x!r}.")
+    check_arrays("x", x)
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x must be real floating point, got {x.dtype}.")
-    threshold = jnp.asarray(threshold, dtype=x.dtype)
+    return x, _fitting("threshold", threshold, x)
+
+
+def _fitting(name: str, value: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
+    """In the dtype of ``x`` and broadcast to its shape, or a ValueError."""
+    value = jnp.asarray(value, dtype=x.dtype)
     try:
-        fits = jnp.broadcast_shapes(x.shape, threshold.shape) == x.shape
+        fits = jnp.broadcast_shapes(x.shape, value.shape) == x.shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(
-            f"threshold must broadcast to the shape {x.shape} of x, got shape {threshold.shape}."
+            f"{name} must broadcast to the shape {x.shape} of x, got shape {value.shape}."
         )
     # Broadcast here, so that code under `jax_numpy_rank_promotion="raise"` can pass any shape.
-    return x, jnp.broadcast_to(threshold, x.shape)
+    return jnp.broadcast_to(value, x.shape)
 
 
 PROXIMAL_OPERATORS: dict[str, ProximalOperator] = {

@@ -42,7 +42,7 @@ def prune_smallest(
         >>> prune_smallest(params, {"a": jnp.array([0.1, 9.0]), "b": jnp.array([0.2, 8.0])}, 0.5)
         {'a': Array([ 0., -1.], dtype=float32), 'b': Array([0., 2.], dtype=float32)}
     """
-    check_number("sparsity", sparsity, at_least=0, below=1)
+    check_number("sparsity", sparsity, at_least=0, below=1, static=True)
     if structure(scores) != structure(params):
         raise ValueError(
             f"scores must have the structure of params, {structure(params)}, got "

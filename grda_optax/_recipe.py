@@ -108,10 +108,10 @@ def prune_with(
         raise ValueError(
             f"base_optimizer must be an optax.GradientTransformation, got {base_optimizer!r}."
         )
-    check_number("total_steps", total_steps, at_least=1, integer=True)
-    check_number("ramp_end", ramp_end, at_least=0, at_most=1)
+    check_number("total_steps", total_steps, at_least=1, integer=True, static=True)
+    check_number("ramp_end", ramp_end, at_least=0, at_most=1, static=True)
     if freeze_at is not None:
-        check_number("freeze_at", freeze_at, at_least=ramp_end, at_most=1)
+        check_number("freeze_at", freeze_at, at_least=ramp_end, at_most=1, static=True)
     if callable(sparsity):
         raise ValueError(f"sparsity must be a real number, got {sparsity!r}.")
     if groups is not None:
@@ -130,7 +130,7 @@ def prune_with(
         base_optimizer,
         dual_averaging(
             rule,
-            prox=firm(ratio) if prox == "firm" else prox,
+            prox=firm(ratio) if isinstance(prox, str) and prox == "firm" else prox,
             mask=_kernels if mask is None and groups is None else mask,
             groups=groups,
             # At the first update at the earliest: before that there is nothing to select from.

@@ -94,10 +94,10 @@ def obd_saliency(
         Bekas, Kokiopoulou and Saad, *An estimator for the diagonal of a matrix*, Applied Numerical
         Mathematics, 2007 (the stochastic estimate).
     """
-    if method not in ("exact", "stochastic"):
+    if not isinstance(method, str) or method not in ("exact", "stochastic"):
         raise ValueError(f"method must be 'exact' or 'stochastic', got {method!r}.")
-    check_number("num_samples", num_samples, at_least=2, integer=True)
-    check_number("chunk_size", chunk_size, at_least=1, integer=True)
+    check_number("num_samples", num_samples, at_least=2, integer=True, static=True)
+    check_number("chunk_size", chunk_size, at_least=1, integer=True, static=True)
     if method == "stochastic" and key is None:
         raise ValueError("key must be given for method='stochastic', got None.")
     objective = Objective(loss, params, batches, mask)

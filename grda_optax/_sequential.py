@@ -146,19 +146,19 @@ def directional_rounds(
 ) -> Iterator[PruningState]:
     """The state before the first round, and after each."""
     check_vector("params", params)
-    check_number("sparsity", sparsity, at_least=0, below=1)
-    check_number("round_size", round_size, above=0, at_most=1)
-    check_number("num_iters", num_iters, at_least=1, integer=True)
+    check_number("sparsity", sparsity, at_least=0, below=1, static=True)
+    check_number("round_size", round_size, above=0, at_most=1, static=True)
+    check_number("num_iters", num_iters, at_least=1, integer=True, static=True)
     if cut is not None and ridge is not None:
         raise ValueError(
             f"only one of cut and ridge may be given, got cut={cut!r}, ridge={ridge!r}."
         )
     if cut is not None:
-        check_number("cut", cut, above=0, below=1)
+        check_number("cut", cut, above=0, below=1, static=True)
     elif ridge is None:
         ridge = 1e-4
     else:
-        check_number("ridge", ridge, above=0, below=1)
+        check_number("ridge", ridge, above=0, below=1, static=True)
     function = ridged(ridge) if cut is None else below(cut)  # type: ignore[arg-type]
     if mask is None:
         mask = jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import PyTree, broadcast_mask, path_name, structure
+from ._checks import PyTree, broadcast_mask, check_arrays, path_name, structure
 
 
 class Count(NamedTuple):
@@ -100,6 +100,7 @@ def sparsity(params: PyTree, mask: PyTree | None = None) -> jax.Array:
         >>> sparsity(params, mask={"kernel": True, "bias": False})
         Array(0.75, dtype=float32)
     """
+    check_arrays("params", params)
     flags = jax.tree.leaves(broadcast_mask(mask, params))
     leaves = [x for x, flag in zip(jax.tree.leaves(params), flags, strict=True) if flag]
     total = sum(int(np.size(x)) for x in leaves)
@@ -139,6 +140,7 @@ def sparsity_report(params: PyTree, mask: PyTree | None = None) -> SparsityRepor
         penalised   75.00 %        1      4
         all         50.00 %        3      6
     """
+    check_arrays("params", params)
     flags = jax.tree.leaves(broadcast_mask(mask, params))
     leaves = {}
     for (path, leaf), flag in zip(jax.tree_util.tree_leaves_with_path(params), flags, strict=True):
@@ -176,6 +178,7 @@ def nonzero_mask(params: PyTree) -> PyTree:
         >>> nonzero_mask({"kernel": jnp.array([0.0, -2.0, 1e-30])})
         {'kernel': Array([False,  True,  True], dtype=bool)}
     """
+    check_arrays("params", params)
     return jax.tree.map(lambda x: jnp.asarray(x) != 0, params)
 
 

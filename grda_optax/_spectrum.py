@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _lanczos
-from ._checks import PyTree, check_number
+from ._checks import PyTree, check_flag, check_function, check_number
 from ._trees import finfo
 from ._vectors import (
     MatVec,
@@ -96,7 +96,9 @@ def spectral_function(
         1.000 2.718 7.389
     """
     check_vector("vector", vector)
-    check_number("num_iters", num_iters, at_least=1, integer=True)
+    check_function("function", function)
+    check_flag("keep_basis", keep_basis)
+    check_number("num_iters", num_iters, at_least=1, integer=True, static=True)
     dimension = size_of(vector)
     if num_iters > dimension:
         warnings.warn(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import PyTree, broadcast_mask, check_number
+from ._checks import PyTree, broadcast_mask, check_arrays, check_number
 
 
 def suggest_c(
@@ -56,13 +56,14 @@ def suggest_c(
         1.268 1.596
     """
     if not callable(learning_rate):
-        check_number("learning_rate", learning_rate, at_least=0)
-    check_number("mu", mu, above=0, at_most=1)
-    check_number("steps", steps, at_least=1, integer=True)
-    check_number("sparsity", sparsity, at_least=0, below=1)
+        check_number("learning_rate", learning_rate, at_least=0, static=True)
+    check_number("mu", mu, above=0, at_most=1, static=True)
+    check_number("steps", steps, at_least=1, integer=True, static=True)
+    check_number("sparsity", sparsity, at_least=0, below=1, static=True)
+    check_arrays("params", params)
     flags = jax.tree.leaves(broadcast_mask(mask, params))
     leaves = [x for x, flag in zip(jax.tree.leaves(params), flags, strict=True) if flag]
-    sizes = [np.abs(np.asarray(x, np.float64)).ravel() for x in leaves]
+    sizes = [np.abs(np.asarray(x)).astype(np.float64).ravel() for x in leaves]
     magnitudes = np.concatenate([*sizes, np.zeros(0)])
     if not magnitudes.size:
         raise ValueError("params must have weights that are penalised, got none.")

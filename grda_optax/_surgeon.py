@@ -194,7 +194,7 @@ def obs_prune(
         Singh and Alistarh, *WoodFisher: efficient second-order approximation for neural network
         compression*, NeurIPS 2020 (the blocks of the empirical Fisher matrix).
     """
-    check_number("sparsity", sparsity, at_least=0, below=1)
+    check_number("sparsity", sparsity, at_least=0, below=1, static=True)
     options = Options(
         inverse, damping, num_gradients, examples_per_gradient, block_size, chunk_size
     )
@@ -234,7 +234,7 @@ def _moved(
 
 def _ways(rounds: int, schedule: Callable[[float], float] | None) -> list[float]:
     """The part of the way that is gone after each round."""
-    check_number("rounds", rounds, at_least=1, integer=True)
+    check_number("rounds", rounds, at_least=1, integer=True, static=True)
     if schedule is not None and not callable(schedule):
         raise ValueError(f"schedule must be None or a function, got {schedule!r}.")
     times = [r / rounds for r in range(1, rounds + 1)]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import check_number, is_number
+from ._checks import check_axis_name, check_number, is_number
 from ._quantile import count_dtype, group_sizes, quantile, select_smallest
 from ._thresholds import ThresholdRule
 
@@ -93,9 +93,9 @@ def target_sparsity(
         Zhu and Gupta, *To prune, or not to prune: exploring the efficacy of pruning for model
         compression*, ICLR workshop 2018 (the cubic ramp).
     """
-    check_number("begin_step", begin_step, at_least=0, integer=True)
+    check_number("begin_step", begin_step, at_least=0, integer=True, static=True)
     if end_step is not None:
-        check_number("end_step", end_step, at_least=begin_step, integer=True)
+        check_number("end_step", end_step, at_least=begin_step, integer=True, static=True)
     check_number("exponent", exponent, above=0)
     check_number("update_every", update_every, at_least=1, integer=True)
     if not isinstance(per_leaf, bool):
@@ -108,7 +108,9 @@ def target_sparsity(
                 )
     else:
         check_number("sparsity", sparsity, at_least=0, below=1)
-    last = begin_step if end_step is None else end_step
+    check_axis_name(axis_name)
+    begin_step = int(begin_step)
+    last = begin_step if end_step is None else int(end_step)
 
     def asked(n: jax.Array) -> jax.Array:
         if callable(sparsity):

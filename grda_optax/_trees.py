@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import PyTree, broadcast_scale, path_name, structure
+from ._checks import PyTree, broadcast_scale, check_arrays, path_name, structure
 
 
 def is_masked(x: object) -> bool:
@@ -77,6 +77,7 @@ def check_given(params: optax.Params | None) -> None:
 
 def check_leaves(params: optax.Params, flags: PyTree) -> None:
     """Only what is real and floating can be shrunk to zero."""
+    check_arrays("params", params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for (path, leaf), flag in zip(leaves, jax.tree.leaves(flags), strict=True):
         if flag and not jnp.issubdtype(dtype_of(leaf), jnp.floating):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._checks import PyTree, broadcast_mask, check_number
+from ._checks import PyTree, broadcast_mask, check_function, check_number
 from ._prox import soft_threshold
 from ._vectors import check_alike, check_vector, norm, widened
 
@@ -77,10 +77,11 @@ def valley_prune(
         Array([1., 0.], dtype=float32)
     """
     check_vector("params", params)
+    check_function("project", project)
     flags = broadcast_mask(mask, params)
-    check_number("strength", strength, at_least=0)
-    check_number("tolerance", tolerance, above=0)
-    check_number("max_iterations", max_iterations, at_least=1, integer=True)
+    check_number("strength", strength, at_least=0, static=True)
+    check_number("tolerance", tolerance, above=0, static=True)
+    check_number("max_iterations", max_iterations, at_least=1, integer=True, static=True)
     wide_params = widened(params)
     leaves = tuple(map(bool, jax.tree.leaves(flags)))
     length = max(float(norm(wide_params)), float(jnp.finfo(jnp.float32).tiny))  # type: ignore[no-untyped-call]

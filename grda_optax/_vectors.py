@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import PyTree, path_name, structure
+from ._checks import PyTree, check_arrays, check_function, path_name, structure
 from ._trees import dtype_of, wide
 
 MatVec = Callable[[PyTree], PyTree]
@@ -21,6 +21,7 @@ def size_of(tree: PyTree) -> int:
 
 def check_vector(name: str, tree: PyTree) -> None:
     """Real floating point throughout, and not empty."""
+    check_arrays(name, tree)
     if size_of(tree) == 0:
         raise ValueError(f"{name} must have at least one entry, got {structure(tree)}.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -83,6 +84,7 @@ def random_like(key: jax.Array, tree: PyTree) -> PyTree:
 
 def checked(matvec: MatVec, like: PyTree) -> MatVec:
     """The product, whose result is refused unless it is a vector of the same space."""
+    check_function("matvec", matvec)
     checked_once = False
 
     def product(vector: PyTree) -> PyTree:

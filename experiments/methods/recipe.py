@@ -1,6 +1,7 @@
 """The recipe of grda_optax: the base optimizer, a sparsity, and exact zeros (`prune_with`)."""
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Literal
 
 import jax
@@ -37,6 +38,14 @@ class Settings:
             if value is not None:
                 check_finite(f"recipe.{name}", value)
                 check(value <= 1, f"recipe.{name}", value, "at most 1")
+        if self.ratio is not None:
+            check_finite("recipe.ratio", self.ratio)
+            check(self.ratio > 1, "recipe.ratio", self.ratio, "above 1")
+        # As `prune_with` itself would say, but before a folder is made.
+        defaults = inspect.signature(prune_with).parameters
+        end = defaults["ramp_end"].default if self.ramp_end is None else self.ramp_end
+        freeze = defaults["freeze_at"].default if self.freeze_at is None else self.freeze_at
+        check(freeze >= end, "recipe.freeze_at", freeze, f"at least ramp_end = {end:g}")
 
 
 def steep_threshold(x: jax.Array, threshold: jax.Array) -> jax.Array:

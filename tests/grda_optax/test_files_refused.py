@@ -496,6 +496,13 @@ def places(value, path=()):
             yield from places(inner, (*path, key))
 
 
+@settings(max_examples=100)
+@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda x: sealed(START + bytes(8), x)))
+def test_anything_but_a_file(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "anything"
+    assert load_or_refuse(path, content) is None
+
+
 @pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.data())
