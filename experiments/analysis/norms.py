@@ -86,6 +86,7 @@ def figure(found: Row, path: Path) -> None:
             )
         axes.set(xlabel="epoch", ylabel=label + (rf"  ($10^{{{power}}}$)" if power else ""))
         axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         finish(axes)
     panels[0].legend(frameon=False, fontsize=7.5)
     fig.savefig(path, dpi=DPI)

@@ -134,7 +134,8 @@ def figure(found: Row, path: Path) -> None:
     ):
         values = [x[name] for x in points]
         left.plot(epochs, values, color=color, linestyle=line, marker=".", label=label)
-    left.axvline(topology["settled_epoch"], color="grey", linestyle=":", label="settled")
+    if topology["settled_epoch"] < len(epochs):
+        left.axvline(topology["settled_epoch"], color="grey", linestyle=":", label="settled")
     left.set(xlabel="epoch", ylabel="intersection over union", ylim=(-0.03, 1.03))
     for color, line, name in ((COLORS[3], "-", "gone"), (COLORS[2], "--", "returned")):
         values = [100 * x[name] / total for x in points]
