@@ -30,7 +30,7 @@ def test_crop_and_flip_gives_every_window_and_nothing_else():
 def test_crop_and_flip_is_a_function_of_seed_and_step():
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)
     before = images.copy()
-    first = augment.augment.pad_crop_flip(images, 3, 5)
+    first = augment.pad_crop_flip(images, 3, 5)
     np.testing.assert_array_equal(images, before)
     np.testing.assert_array_equal(augment.pad_crop_flip(images, 3, 5), first)
     for seed, step in ((3, 6), (4, 5)):
