@@ -113,6 +113,7 @@ def test_another_image_shape_is_another_network(dense, make_job, tmp_path, digit
         make_job(tmp_path / "new", change(SHORT, init_from=str(folder)), dataset=wide)
 
 
+@pytest.mark.slow
 def test_the_other_run_is_left_as_it_is(dense, train, tmp_path):
     _, folder = dense(epochs=1)
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

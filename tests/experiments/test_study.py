@@ -40,6 +40,7 @@ def test_every_row_says_how_to_repeat_it(name):
         assert parsed.config == Config.from_json(row["config"])
 
 
+@pytest.mark.slow  # it draws every figure again
 def test_results_are_made_from_the_rows(tmp_path, monkeypatch):
     """RESULTS.md has no figure in it that somebody typed."""
     for path in study.RESULTS.glob("*.json*"):

@@ -278,7 +278,13 @@ def test_the_power_law_as_a_schedule_is_power_threshold(mu):
         np.testing.assert_allclose(state.threshold, law(n), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", SGD_SETTINGS.values(), ids=SGD_SETTINGS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=[] if name == "plain" else pytest.mark.slow)
+        for name, options in SGD_SETTINGS.items()
+    ],
+)
 def test_grda_is_sgd_and_dual_averaging(options):
     """The two ways to write the optimizer of the paper."""
     rate = options["learning_rate"]

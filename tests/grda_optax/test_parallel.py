@@ -279,6 +279,7 @@ class TestSplitParams:
         found = [{k: x.reshape(WIDTHS[k]) for k, x in params.items()} for params in found]
         self.compare(found, expected, per_leaf)
 
+    @pytest.mark.slow
     def test_jit(self, per_leaf, mesh):
         """No program for split params gathers one; the counts of axis 0 are only summed."""
         axes = (None, "d") if per_leaf else ("d",)

@@ -71,7 +71,14 @@ def test_eigenpairs_in_float64(name, which, float64):
     check_eigenpairs(SPECTRA[name], which, 1e-5, 1e-8)
 
 
-@pytest.mark.parametrize("name", ["decaying", "clustered", "negative"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "negative",
+        pytest.param("decaying", marks=pytest.mark.slow),
+        pytest.param("clustered", marks=pytest.mark.slow),
+    ],
+)
 def test_eigenpairs_in_float32(name):
     check_eigenpairs(SPECTRA[name], "magnitude", 1e-3, 3e-5)
 
