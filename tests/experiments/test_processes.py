@@ -86,7 +86,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "methods"), [("mesh", ["grda", "recipe"]), ("pmap", ["grda"]), ("fsdp", ["recipe"])]
+    ("mode", "methods"), [("mesh", ["grda"]), ("pmap", ["grda"]), ("fsdp", ["recipe"])]
 )
 def test_two_processes_train_as_one_does(start, alone, train, tmp_path, mode, methods):
     first, second = finish(start("two", "--parallel", mode, "--method", *methods))
