@@ -128,7 +128,7 @@ def test_a_source_that_fails_says_so_and_is_asked_again():
                 raise OSError("the disk is gone")
             return super().__getitem__(index)
 
-    one = Stream(Failing(8), SIZE, threads=0)
+    one = Stream(Failing(8), SIZE, threads=1)
     with pytest.raises(OSError, match="the disk is gone"):
         one.batch(0, 0, 4, "none")
     wanted = Stream(Numbered(8), SIZE).batch(0, 0, 4, "none")
