@@ -1,7 +1,9 @@
 """Checks of arguments: Python and numpy numbers only, since traced values have none to look at."""
 
 import math
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -102,6 +104,13 @@ def check_arrays(name: str, tree: PyTree) -> None:
             raise ValueError(
                 f"{name} must be arrays of numbers, got {dtype} at {path_name(path, name)}."
             )
+
+
+def check_path(path: Any) -> Path:
+    """The path, or a ValueError where it is none."""
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise ValueError(f"path must be a str or an os.PathLike of one, got {path!r}.")
+    return Path(path)
 
 
 def is_array_like(value: object) -> bool:

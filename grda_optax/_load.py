@@ -2,13 +2,12 @@
 
 import os
 import zlib
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from . import _layout as layout
-from ._checks import PyTree
+from ._checks import PyTree, check_path
 from ._header import Leaf, Node, Refused, exactly, parse, short
 from ._layout import CHUNK
 
@@ -48,7 +47,7 @@ def load_sparse(path: str | os.PathLike[str]) -> PyTree:
         ...     load_sparse(path)
         {'layers': [array([ 0., -0.,  2.], dtype=float32), None]}
     """
-    with Path(path).open("rb") as file:
+    with check_path(path).open("rb") as file:
         try:
             tree, start = parse(file, os.fstat(file.fileno()).st_size)
             return _build(file, tree, start)

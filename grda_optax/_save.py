@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from . import _layout as layout
-from ._checks import PyTree
+from ._checks import PyTree, check_path
 from ._describe import Leaf, describe
 from ._header import pack_header
 from ._layout import CHUNK, Tensor
@@ -70,7 +70,7 @@ def save_sparse(
         >>> size - size % 1000, bool((restored["kernel"] == params["kernel"]).all())
         (13000, True)
     """
-    target = Path(path)
+    target = check_path(path)
     if target.is_dir():
         raise ValueError(f"path must name a file, got the folder {str(target)!r}.")
     if not isinstance(deflate, bool):

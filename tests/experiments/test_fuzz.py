@@ -74,7 +74,7 @@ def test_altered_configs(plain):
 
 
 @pytest.mark.slow
-@settings(max_examples=5000)
+@settings(max_examples=2000)
 @given(altered() | values)
 def test_many_altered_configs(plain):
     check_config(plain)

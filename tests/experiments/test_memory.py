@@ -126,9 +126,8 @@ def test_multi_steps_count_updates_in_the_schedule_the_threshold_and_the_freeze(
 @pytest.mark.parametrize(
     ("method", "by"),
     [
-        ("grda", "multi_steps"),
         ("recipe", "multi_steps"),
-        pytest.param("recipe", "microbatch", marks=needs_microbatch),
+        pytest.param("grda", "microbatch", marks=needs_microbatch),
         pytest.param("rigl", "microbatch", marks=needs_microbatch),
     ],
 )
@@ -254,9 +253,7 @@ def test_the_base_optimizers_state_is_float32():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "model"), [("grda", "mlp"), ("recipe", "mlp"), ("swa", "small_cnn_sixteenth")]
-)
+@pytest.mark.parametrize(("method", "model"), [("recipe", "mlp"), ("swa", "small_cnn_sixteenth")])
 def test_weights_in_half_precision(train, tmp_path, method, model):
     """They are saved, counted and resumed as others are; what optimizers keep is float32."""
     config = change(method=(method,), model=model, param_dtype="bfloat16", sparsity=0.8)

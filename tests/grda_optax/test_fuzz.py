@@ -345,11 +345,11 @@ def test_a_few_odd_arguments():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_odd_arguments():
-    """Every tenth of all that there are, 1,000 cases; with GRDA_FUZZ=all 10,000 in 4 minutes."""
+    """500 of all that there are; with GRDA_FUZZ=all all 10,395 in 2 to 4 minutes."""
     cases = [(*case, value) for case in CASES for value in VALUES]
     random.Random(0).shuffle(cases)
-    every = 1 if os.environ.get("GRDA_FUZZ") == "all" else 10
-    complaints = [x for x in (complaint(*case) for case in cases[::every]) if x is not None]
+    number = len(cases) if os.environ.get("GRDA_FUZZ") == "all" else 500
+    complaints = [x for x in (complaint(*case) for case in cases[:number]) if x is not None]
     assert not complaints, "\n".join(complaints)
 
 
@@ -393,8 +393,11 @@ def test_a_file_is_not_written_where_its_params_are_refused(tmp_path):
             grda_optax.save_sparse(path, value)
         assert list(tmp_path.iterdir()) == []
     for value in VALUES:
-        if isinstance(value, str | bytes):
+        if isinstance(value, str):
             continue
         for call in (grda_optax.load_sparse, lambda x: grda_optax.save_sparse(x, PARAMS)):
-            with pytest.raises((ValueError, TypeError), match="path"):
+            with pytest.raises(ValueError, match=r"^path must be a str or an os"):
                 call(value)
+    for call in (grda_optax.load_sparse, lambda x: grda_optax.save_sparse(x, PARAMS)):
+        with pytest.raises(ValueError, match=r"^path must be a str or an os"):
+            call("nul" + chr(0))
