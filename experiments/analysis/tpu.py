@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no chip that two processes could want
 }
 # By default arrays are copied to the fast memory ahead of their use, and every copy counts as bytes
 # accessed. Without that the count is what goes to and from the chip's main memory.

@@ -33,7 +33,7 @@ def render(folder: Path) -> str:
     if updates:
         parts += [_about_updates(updates), _updates(updates)]
     if steps:
-        parts += [_about_steps(), _steps(steps)]
+        parts += [_about_steps(steps), _steps(steps)]
     return "\n\n".join(parts)
 
 
@@ -83,15 +83,33 @@ def _updates(rows: list[Row]) -> str:
     return tables.markdown(header, lines)
 
 
-def _about_steps() -> str:
+def _about_steps(rows: list[Row]) -> str:
     return (
         f"Whole training steps, of {BATCH_EACH} examples a device: the batch is split, and weights "
         "and optimizer are on every device (`mesh`, or `pmap`), or are split, too (`fsdp`). The "
         "memory is that of arguments, results and temporaries; operations and bytes are as the "
         "compiler counts them, with every copy between main and fast memory. What is exchanged is "
-        "the mean of the gradients and BatchNorm's statistics: gRDA adds nothing to it, and takes "
-        "no more memory than momentum."
+        "the mean of the gradients, in float32, and BatchNorm's statistics." + _beside(rows)
     )
+
+
+def _beside(rows: list[Row]) -> str:
+    """What gRDA's steps take more than those that differ in the optimizer alone."""
+    found = []
+    for theirs in rows:
+        alone = ("preset", "topology", "param_dtype", "parallel")
+        for ours in rows:
+            alike = all(ours[x] == theirs[x] for x in alone)
+            if alike and ours["optimizer"] == "grda" != theirs["optimizer"]:
+                more = [
+                    f"{100 * (ours[x] / theirs[x] - 1):+.2f} %"
+                    for x in ("memory_bytes", "bytes_accessed")
+                ]
+                name = f"{NAMES[ours['preset']]} beside {OPTIMIZERS[theirs['optimizer']]}"
+                found.append(f"{name}: {more[0]}, {more[1]}")
+    if not found:
+        return ""
+    return f" What gRDA takes more, of memory and of bytes accessed: {'; '.join(found)}."
 
 
 def _steps(rows: list[Row]) -> str:

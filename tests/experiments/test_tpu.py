@@ -3,12 +3,14 @@
 import dataclasses
 import io
 import json
+from itertools import product
 
 import jax
 import pytest
 from rich.console import Console
 
-from experiments.analysis import pages, tpu, tpu_report
+from experiments import provenance
+from experiments.analysis import pages, tpu, tpu_cases, tpu_report
 from experiments.analysis.tpu_cases import CASES, CNN, RESNET, Case
 from experiments.configs import PRESETS
 
@@ -130,6 +132,32 @@ def test_the_page_shows_the_rows_that_there_are(tmp_path):
             "| 300.0 | 1.5 | 2.04 | 7 all-reduce of 0.50 MiB |",
         }
         assert shown == [expected[row["what"]] for row in rows]
+
+
+def test_the_page_compares_steps_that_differ_in_the_optimizer_alone(tmp_path):
+    rows = [
+        row_of(Case("step", CNN)),
+        row_of(Case("step", CNN, optimizer="momentum"), memory_bytes=600 * 2**20),
+        row_of(Case("step", CNN, optimizer="adam", topology="v5e:16x16")),
+    ]
+    (tmp_path / tpu_report.FILE).write_text(json.dumps({"rows": rows}))
+    text = tpu_report.render(tmp_path)
+    assert "bytes accessed: CNN beside momentum SGD: -50.00 %, +0.00 %.\n" in text
+    assert "CNN beside Adam" not in text
+
+
+def test_what_was_compiled_says_that_an_update_costs_as_little_as_it_can():
+    rows = json.loads((provenance.RESULTS / tpu_report.FILE).read_text())["rows"]
+    assert all(sum(case.is_of(row) for case in CASES) == 1 for row in rows)
+    updates = [x for x in rows if x["what"] == "update" and x["optimizer"] == "grda"]
+    assert {(x["preset"], x["param_dtype"]) for x in updates} == set(
+        product(tpu_cases.PRESETS, tpu_cases.DTYPES)
+    )
+    for row in updates:
+        assert row["collectives"] == {}
+        # Two per cent, beside a few scalars for each array of a small network.
+        most = 1.02 * row["least_stored_bytes"] + (100_000 if row["preset"] == CNN else 0)
+        assert row["least_stored_bytes"] <= row["bytes_accessed"] <= most
 
 
 @pytest.mark.slow
