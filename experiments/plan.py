@@ -60,6 +60,9 @@ class Plan:
     """Of a step: three times those of the forward pass in products, two a multiply-add."""
     compiled_flops: float
     """Of a step, as the compiler counts; library calls that it cannot look into count nothing."""
+    bytes_accessed: float
+    """Read and written in a step, as the compiler counts: what an accelerator copies into its fast
+    memory and reads from there counts each time."""
     params_bytes: int
     optimizer_bytes: int
     batch_bytes: int
@@ -101,14 +104,7 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
     Raises:
         ValueError: a setting cannot be run.
     """
-    job = Job(
-        config=config,
-        runtime=runtime,
-        dataset=data.outline(config.dataset),
-        parallel=DataParallel(runtime.parallel, devices),
-        folder=Path(),  # which nothing is written to
-        console=Console(file=io.StringIO()),
-    )
+    job = outline(config, runtime, devices)
     tx, weights_of = transformation(job)
     state, batch = abstract_arguments(job, tx, weights_of)
     step: Any = job.compiled_step(tx, weights_of)
@@ -126,6 +122,7 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
         batch_per_device=per_device,
         model_flops=3 * per_device * forward_flops(job.model, job.input_shape),
         compiled_flops=float(cost.get("flops", math.nan)),
+        bytes_accessed=float(cost.get("bytes accessed", math.nan)),
         params_bytes=size_of(state.params),
         optimizer_bytes=size_of(state.opt_state),
         batch_bytes=size_of(batch) // len(devices),
@@ -135,6 +132,22 @@ def plan(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Plan:
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes,
         collectives=collectives(compiled.as_text()) if len(devices) > 1 else {},
+    )
+
+
+def outline(config: Config, runtime: Runtime, devices: list[jax.Device]) -> Job:
+    """The job of a run, to be compiled and not to be run: without data, folder or console.
+
+    Raises:
+        ValueError: a setting cannot be run.
+    """
+    return Job(
+        config=config,
+        runtime=runtime,
+        dataset=data.outline(config.dataset),
+        parallel=DataParallel(runtime.parallel, devices),
+        folder=Path(),  # which nothing is written to
+        console=Console(file=io.StringIO()),
     )
 
 

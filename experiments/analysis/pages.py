@@ -17,6 +17,7 @@ from experiments.analysis import (
     spectrum,
     theorem_report,
     topology,
+    tpu_report,
 )
 from experiments.bench import gains
 from experiments.bench import report as bench_report
@@ -25,6 +26,7 @@ PAGES: dict[str, ModuleType] = {
     "theorem": theorem_report,
     "bench": bench_report,
     "compiled": compiled_report,
+    "tpu": tpu_report,
     "gains": gains,
     "published": published,
     "curves": curves,
