@@ -166,14 +166,18 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def checksum(state: PyTree) -> str:
+def checksum(state: PyTree) -> str | None:
     """A CRC-32 of every leaf, with its path, dtype and shape.
 
     The same of a tree that is restored as nested dicts and lists. Orbax itself takes most flipped
-    bits of a weight for another weight.
+    bits of a weight for another weight. ``None`` of a state of which this process has but a part.
     """
     parts = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+            leaf = leaf.addressable_data(0)
+        elif isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return None
         array = np.asarray(leaf)
         crc = zlib.crc32(np.ascontiguousarray(array).tobytes())
         parts.append(f"{kept.name(path)} {array.dtype} {array.shape} {crc:08x}")
