@@ -218,18 +218,17 @@ class Checkpoints:
     def save(self, step: int, state: PyTree) -> None:
         """Writes the state in the background; a step that is there already is left as it is.
 
-        It is on the host; or in arrays over all processes, which then all call this, and of which
-        there is no checksum.
+        It is on the host; or in arrays over all processes, which then all call this.
 
         Raises:
             CheckpointNotWrittenError: this one or the one before it cannot be written.
         """
         if step != self.latest():
-            here = all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(state))
-            metadata = {"crc32": checksum(state)} if here else None
             with self._writing():
                 self._manager.save(
-                    step, args=ocp.args.StandardSave(state), custom_metadata=metadata
+                    step,
+                    args=ocp.args.StandardSave(state),
+                    custom_metadata={"crc32": checksum(state)},
                 )
 
     def restore(self, like: PyTree, *, fall_back: bool = False) -> PyTree:
