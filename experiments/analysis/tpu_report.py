@@ -120,8 +120,8 @@ def _steps(rows: list[Row]) -> str:
             row["parallel"],
             OPTIMIZERS[row["optimizer"]],
             *(_mib(row[x + "_bytes"]) for x in ("params", "optimizer", "memory")),
-            f"{row['compiled_flops'] / 1e9:.1f}",
-            f"{row['bytes_accessed'] / 1e9:.2f}",
+            f"{row['compiled_flops'] / 1e9:.4g}",
+            f"{row['bytes_accessed'] / 1e9:.4g}",
             _exchanged(row),
         ]
         for row in rows
