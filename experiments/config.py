@@ -256,6 +256,8 @@ class Config:
         check_finite("label_smoothing", self.label_smoothing)
         check(self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "below 1")
         check_integer("warmup_epochs", self.warmup_epochs, 0)
+        several = isinstance(self.milestones, list | tuple)
+        check(several, "milestones", self.milestones, "a tuple of epochs")
         milestones = tuple(self.milestones)
         object.__setattr__(self, "milestones", milestones)
         for epoch in milestones:
@@ -281,7 +283,7 @@ class Config:
         """A folder name made of the fields that differ from ``base``; empty where none does."""
         parts = []
         for key, (value, _) in self.differences(base).items():
-            shown = "+".join(value) if isinstance(value, list) else value
+            shown = "+".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{key}={shown}")
         text = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(parts))
         if len(text) > 80:  # long names of folders fail on some file systems
