@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from experiments import compilation_cache
 from experiments.accumulation import check_accumulation
 from experiments.augment import Augment
 from experiments.checks import check, check_choice, check_finite, check_integer, check_types
@@ -379,6 +380,10 @@ class Runtime:
     """Go on from the checkpoint before it where the newest is truncated or altered."""
     overwrite: bool = False
     """Delete what is in the run's folder and start anew."""
+    compilation_cache: Path | None = dataclasses.field(
+        default_factory=compilation_cache.default_folder
+    )
+    """Where the command line keeps compiled programs for its next run; None keeps none."""
     progress: bool = True
     """Whether to show a progress bar."""
 

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from experiments import data, distributed, plan, preemption, report
+from experiments import compilation_cache, data, distributed, plan, preemption, report
 from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, default_name
@@ -125,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = None
     try:
         parsed = _parse(arguments)
+        compilation_cache.use(parsed.runtime.compilation_cache)
         if parsed.runtime.dry_run:
             dry_run(parsed.config, parsed.runtime, console)
             return 0

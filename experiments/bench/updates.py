@@ -1,6 +1,7 @@
-"""What is timed: the update alone, and the training step of a small CNN."""
+"""What is timed: the update alone, and the training step of a network."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import optax
 from rich.console import Console
 
 from experiments import data
-from experiments.bench.timing import Cost, interleaved
+from experiments.bench.timing import Cost, in_place, interleaved
 from experiments.config import Config, Runtime
 from experiments.parallel import DataParallel, use_devices
 from experiments.train import Job, State
@@ -43,68 +44,87 @@ def optimizers(
     }
 
 
+def in_place_update(tx: optax.GradientTransformation) -> Callable[[PyTree, PyTree], PyTree]:
+    """The update and its addition: (params, state) and gradients to (params, state), donated."""
+
+    def step(state: PyTree, gradients: PyTree) -> PyTree:
+        params, opt_state = state
+        updates, opt_state = tx.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def kernels(weights: int, leaves: int, scale: float = 0.05) -> dict[str, jax.Array]:
+    """So many equal kernels, together of ``weights`` rounded down to whole rows, float32."""
+    each = max(1, weights // leaves)
+    columns = min(COLUMNS, 2 ** int(math.log2(each) / 2))
+    shape = (each // columns, columns)
+    rng = np.random.default_rng(0)
+    return {
+        f"kernel{i}": jnp.asarray(scale * rng.standard_normal(shape, np.float32))
+        for i in range(leaves)
+    }
+
+
+def count(params: PyTree) -> int:
+    """How many weights there are."""
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
 def time_update(weights: int, rounds: int) -> tuple[int, dict[str, Cost]]:
     """The update and its addition to float32 weights, jitted and donated.
 
     Returns:
         How many weights there are, ``weights`` rounded to whole rows, and the costs.
     """
-    shape = (max(1, weights // (LEAVES * COLUMNS)), COLUMNS)
-    rng = np.random.default_rng(0)
-
-    def tree(scale: float) -> PyTree:
-        return {
-            f"kernel{i}": jnp.asarray(scale * rng.standard_normal(shape, np.float32))
-            for i in range(LEAVES)
-        }
-
-    params, gradients = tree(0.05), tree(1e-3)
+    params, gradients = kernels(weights, LEAVES), kernels(weights, LEAVES, 1e-3)
     blocks = {}
     for name, tx in optimizers(rounds).items():
-
-        def step(state: PyTree, gradients: PyTree, tx: Any = tx) -> PyTree:
-            params, opt_state = state
-            updates, opt_state = tx.update(gradients, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state
-
         state = jax.tree.map(jnp.copy, (params, tx.init(params)))
-        blocks[name] = _block(jax.jit(step, donate_argnums=0), state, gradients)
-    return LEAVES * shape[0] * shape[1], interleaved(blocks, rounds, STEPS)
+        blocks[name] = in_place(in_place_update(tx), state, gradients, STEPS)
+    return count(params), interleaved(blocks, rounds, STEPS)
 
 
-def time_training(batch_size: int, rounds: int) -> dict[str, Cost]:
-    """The whole training step of `small_cnn` on 28 x 28 images, on one device."""
+def job(model: str, batch_size: int, image: tuple[int, ...], classes: int) -> Job:
+    """A run on one device, of images that are noise; it writes nothing."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch_size, 28, 28, 1)).astype(np.uint8)
-    split = data.Split(images, rng.integers(0, 10, batch_size).astype(np.int32))
-    job = Job(
-        config=Config(model="small_cnn", batch_size=batch_size),
+    images = rng.integers(0, 256, (batch_size, *image)).astype(np.uint8)
+    split = data.Split(images, rng.integers(0, classes, batch_size).astype(np.int32))
+    config: Any = {"model": model, "batch_size": batch_size}
+    return Job(
+        config=Config(**config),
         runtime=Runtime(progress=False),
-        dataset=data.Dataset(split, split, num_classes=10, mean=0.5, std=0.3),
+        dataset=data.Dataset(split, split, num_classes=classes, mean=0.5, std=0.3),
         parallel=DataParallel("mesh", use_devices(1)),
         folder=Path(),  # which nothing is written to
         console=Console(quiet=True),
     )
-    params, statistics = job.start()
+
+
+def time_training(
+    batch_size: int,
+    rounds: int,
+    model: str = "small_cnn",
+    image: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    more: Mapping[str, optax.GradientTransformation] | None = None,
+) -> dict[str, Cost]:
+    """The whole training step of a network, on one device; with ``more`` optimizers beside ours."""
+    run = job(model, batch_size, image, classes)
+    params, statistics = run.start()
     blocks = {}
-    for name, tx in optimizers(rounds, job.penalised).items():
+    for name, tx in (optimizers(rounds, run.penalised) | dict(more or {})).items():
+        tx = optax.with_extra_args_support(tx)
         state = State(jnp.zeros([], jnp.int32), params, statistics, tx.init(params))
-        step = job.compiled_step(tx)
-        blocks[name] = _block(
-            lambda state, batch, step=step: step(state, batch)[0],
-            job.parallel.replicate(state),
-            job.parallel.split(split),
+        blocks[name] = in_place(
+            _state_of(run.compiled_step(tx)),
+            run.parallel.replicate(state),
+            run.parallel.split(run.dataset.train),
+            STEPS,
         )
     return interleaved(blocks, rounds, STEPS)
 
 
-def _block(step: Callable[..., PyTree], state: PyTree, batch: PyTree) -> Callable[[], None]:
-    """Some steps, which go on where the block before has ended."""
-
-    def block() -> None:
-        nonlocal state
-        for _ in range(STEPS):
-            state = step(state, batch)
-        jax.block_until_ready(state)
-
-    return block
+def _state_of(step: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
+    return lambda state, batch: step(state, batch)[0]

@@ -1,0 +1,89 @@
+"""What it takes to compile the update of many leaves, and how large the program is."""
+
+import re
+import time
+from typing import Any
+
+import jax
+import optax
+
+from experiments.bench.memory import optimizers
+from experiments.bench.shown import Shown
+from experiments.bench.timing import Block, interleaved, plain
+from experiments.bench.updates import in_place_update
+from experiments.log import Row
+
+SHAPE = (64, 64)
+_OPERATION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = ", re.MULTILINE)
+_FUSION = re.compile(r" fusion\(")
+
+
+def all_optimizers() -> dict[str, optax.GradientTransformationExtraArgs]:
+    """Adam, which the others are held against, first."""
+    ours = optimizers()
+    return {"adam": ours.pop("adam"), **ours}
+
+
+def operations(program: str) -> int:
+    """Instructions in the text of a compiled program, those inside of fusions too.
+
+    Examples:
+        >>> operations("ENTRY %f {\\n  %x = f32[] parameter(0)\\n  ROOT %y = f32[] negate(%x)\\n}")
+        2
+    """
+    return len(_OPERATION.findall(program))
+
+
+def compile_update(tx: optax.GradientTransformationExtraArgs, leaves: int) -> Any:
+    """The update of so many equal leaves, traced and compiled anew."""
+    params = {f"kernel{i}": jax.ShapeDtypeStruct(SHAPE, "float32") for i in range(leaves)}
+    state = jax.eval_shape(tx.init, params)
+    step: Any = in_place_update(tx)
+    return step.lower((params, state), params)
+
+
+def measure(leaves: int, rounds: int) -> Row:
+    """Seconds to trace and to compile, and sizes of the programs before and after the compiler."""
+    tracing: dict[str, Block] = {}
+    compiling: dict[str, Block] = {}
+    programs = {}
+    for name, tx in all_optimizers().items():
+        lowered = compile_update(tx, leaves)
+        compiled = lowered.compile().as_text()
+        programs[name] = {
+            "lowered_operations": lowered.as_text().count(" = "),
+            "operations": operations(compiled),
+            "fusions": len(_FUSION.findall(compiled)),
+        }
+        tracing[name] = lambda tx=tx: _trace(tx, leaves)
+        compiling[name] = lambda tx=tx: _compile(tx, leaves)
+    return {
+        "leaves": leaves,
+        "programs": programs,
+        "tracing": plain(interleaved(tracing, rounds, 1)),
+        "compiling": plain(interleaved(compiling, rounds, 1)),
+    }
+
+
+def _trace(tx: optax.GradientTransformationExtraArgs, leaves: int) -> None:
+    compile_update(tx, leaves)
+
+
+def _compile(tx: optax.GradientTransformationExtraArgs, leaves: int) -> float:
+    lowered = compile_update(tx, leaves)
+    began = time.perf_counter()
+    lowered.compile()
+    return time.perf_counter() - began
+
+
+def shown(found: Row) -> list[Shown]:
+    """Times beside Adam's."""
+    lines = []
+    for name, program in found["programs"].items():
+        costs = [found[x][name] for x in ("tracing", "compiling")]
+        times = [x for c in costs for x in (f"{c['seconds']:.2f}", f"{c['ratio']:.2f}")]
+        counts = [f"{program[x]:,}" for x in ("lowered_operations", "operations", "fusions")]
+        lines.append([name, *times, *counts])
+    header = ["", "tracing (s)", "over adam", "compiling (s)", "over adam"]
+    header += ["operations traced", "operations compiled", "fusions"]
+    return [Shown(f"Compilation of the update of {found['leaves']} leaves", header, lines)]
