@@ -1,5 +1,6 @@
 """What it takes to compile the update of many leaves, and how large the program is."""
 
+import functools
 import re
 import time
 from typing import Any
@@ -25,17 +26,17 @@ def all_optimizers() -> dict[str, optax.GradientTransformationExtraArgs]:
 
 
 def operations(program: str) -> int:
-    """Instructions in the text of a compiled program, those inside of fusions too.
+    r"""Instructions in the text of a compiled program, those inside of fusions too.
 
     Examples:
-        >>> operations("ENTRY %f {\\n  %x = f32[] parameter(0)\\n  ROOT %y = f32[] negate(%x)\\n}")
+        >>> operations("%x = f32[] parameter(0)\n  ROOT %y = f32[] negate(%x)")
         2
     """
     return len(_OPERATION.findall(program))
 
 
-def compile_update(tx: optax.GradientTransformationExtraArgs, leaves: int) -> Any:
-    """The update of so many equal leaves, traced and compiled anew."""
+def lower_update(tx: optax.GradientTransformationExtraArgs, leaves: int) -> Any:
+    """The update of so many equal leaves, traced anew and ready to be compiled."""
     params = {f"kernel{i}": jax.ShapeDtypeStruct(SHAPE, "float32") for i in range(leaves)}
     state = jax.eval_shape(tx.init, params)
     step: Any = in_place_update(tx)
@@ -48,15 +49,15 @@ def measure(leaves: int, rounds: int) -> Row:
     compiling: dict[str, Block] = {}
     programs = {}
     for name, tx in all_optimizers().items():
-        lowered = compile_update(tx, leaves)
+        lowered = lower_update(tx, leaves)
         compiled = lowered.compile().as_text()
         programs[name] = {
             "lowered_operations": lowered.as_text().count(" = "),
             "operations": operations(compiled),
             "fusions": len(_FUSION.findall(compiled)),
         }
-        tracing[name] = lambda tx=tx: _trace(tx, leaves)
-        compiling[name] = lambda tx=tx: _compile(tx, leaves)
+        tracing[name] = functools.partial(_trace, tx, leaves)
+        compiling[name] = functools.partial(_compile, tx, leaves)
     return {
         "leaves": leaves,
         "programs": programs,
@@ -66,11 +67,11 @@ def measure(leaves: int, rounds: int) -> Row:
 
 
 def _trace(tx: optax.GradientTransformationExtraArgs, leaves: int) -> None:
-    compile_update(tx, leaves)
+    lower_update(tx, leaves)
 
 
 def _compile(tx: optax.GradientTransformationExtraArgs, leaves: int) -> float:
-    lowered = compile_update(tx, leaves)
+    lowered = lower_update(tx, leaves)
     began = time.perf_counter()
     lowered.compile()
     return time.perf_counter() - began

@@ -83,9 +83,9 @@ def _watch(clock: Clock) -> None:
     from experiments import checkpoint, data, log, parallel, report, train
     from experiments.methods import METHODS
 
-    def heard(event: str, seconds: float, **_: Any) -> None:
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
         if event.startswith(_COMPILATION):
-            clock.take("compile", seconds)
+            clock.take("compile", duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(heard)
     places: list[tuple[Any, str, str]] = [

@@ -45,11 +45,16 @@ def copying(total: int) -> Callable[[], None]:
     size = total // 8
     source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
     cores = len(os.sched_getaffinity(0)) if total >= PARALLEL_BYTES else 1
-    if cores == 1:
-        return lambda: np.copyto(target, source)
     pool = ThreadPoolExecutor(cores)
     parts = list(zip(np.array_split(target, cores), np.array_split(source, cores), strict=True))
-    return lambda: list(pool.map(lambda part: np.copyto(*part), parts)) and None
+
+    def copy() -> None:
+        if cores == 1:
+            np.copyto(target, source)
+        else:
+            list(pool.map(lambda part: np.copyto(*part), parts))
+
+    return copy
 
 
 def measure(sizes: Sequence[int], leaves: Sequence[int], rounds: int) -> list[Row]:
@@ -69,7 +74,12 @@ def _measure(weights: int, leaves: int, rounds: int) -> Row:
         blocks[name] = in_place(in_place_update(tx), state, gradients, steps)
     moved[COPY] = moved["grda"]
     copy = copying(moved[COPY])
-    blocks[COPY] = lambda: [copy() for _ in range(steps)] and None
+
+    def copies() -> None:
+        for _ in range(steps):
+            copy()
+
+    blocks[COPY] = copies
     costs = interleaved(blocks, rounds, steps)
     return {
         "weights": count(params),
