@@ -125,10 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = None
     try:
         parsed = _parse(arguments)
-        compilation_cache.use(parsed.runtime.compilation_cache)
         if parsed.runtime.dry_run:
             dry_run(parsed.config, parsed.runtime, console)
             return 0
+        compilation_cache.use(parsed.runtime.compilation_cache)
         if distributed.several(parsed.runtime):
             words = distributed.join(parsed.runtime)
         with preemption.listening():

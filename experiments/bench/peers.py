@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,12 +43,14 @@ class Torch:
         Raises:
             ValueError: it cannot be started, or lacks a package.
         """
+        # Not a pipe, which nobody would empty.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
                 [str(python), str(script)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=self._errors,
                 text=True,
             )
         except OSError as error:
@@ -56,10 +59,11 @@ class Torch:
 
     def _read(self, what: str) -> Any:
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
-            last = self._process.stderr.read().strip().splitlines()[-1:]
+            self._process.wait()
+            self._errors.seek(0)
+            last = self._errors.read().strip().splitlines()[-1:]
             raise ValueError(f"{what} has ended: {' '.join(last)}")
         return json.loads(line)
 
@@ -87,6 +91,7 @@ class Torch:
     def __exit__(self, *error: object) -> None:
         """Ends it."""
         self._process.communicate()
+        self._errors.close()
 
 
 def measure(torch: Torch, sizes: Sequence[int], leaves: Sequence[int], rounds: int) -> list[Row]:
