@@ -466,7 +466,7 @@ def _train(
     final = jax.tree.map(np.asarray, parallel.unreplicate(state))
     result = None
     if stop == total:
-        counts = sparsity_report(final.params, job.penalised)
+        counts = sparsity_report(parallel.unreplicate(state.params), job.penalised)
         evaluations = total + sum(x.gradient_evaluations for x in interventions)
         result = summarise(log.rows, counts, evaluations, final.opt_state)
         if is_first():

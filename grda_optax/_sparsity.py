@@ -116,8 +116,8 @@ def sparsity_report(params: PyTree, mask: PyTree | None = None) -> SparsityRepor
     """Counts the nonzero weights layer by layer, over the penalised leaves and over all.
 
     Args:
-        params: any tree of arrays; they are brought to the host one by one, so it is not for use
-            inside ``jax.jit``.
+        params: any tree of arrays; the counts are brought to the host, so it is not for use inside
+            ``jax.jit``.
         mask: which leaves are penalised, the ``mask`` that the optimizer was given.
 
     Returns:
@@ -143,15 +143,20 @@ def sparsity_report(params: PyTree, mask: PyTree | None = None) -> SparsityRepor
     check_arrays("params", params)
     flags = jax.tree.leaves(broadcast_mask(mask, params))
     leaves = {}
-    for (path, leaf), flag in zip(jax.tree_util.tree_leaves_with_path(params), flags, strict=True):
+    with_paths = jax.tree_util.tree_leaves_with_path(params)
+    # All are under way before the first is waited for.
+    counts = [_nonzero_and_nan(leaf) for _, leaf in with_paths]
+    for (path, leaf), (nnz, nan), flag in zip(with_paths, counts, flags, strict=True):
         leaves[path_name(path)] = Count(
-            nnz=int(jnp.count_nonzero(leaf)),
-            total=int(np.size(leaf)),
-            nan=int(jnp.sum(jnp.isnan(leaf))),
-            penalised=flag,
+            nnz=int(nnz), total=int(np.size(leaf)), nan=int(nan), penalised=flag
         )
     penalised = [count for count in leaves.values() if count.penalised]
     return SparsityReport(leaves, _sum(penalised), _sum(list(leaves.values())))
+
+
+@jax.jit  # one program for each shape, and not four
+def _nonzero_and_nan(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.count_nonzero(leaf), jnp.sum(jnp.isnan(leaf))
 
 
 def _sum(counts: list[Count]) -> Count:
