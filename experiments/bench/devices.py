@@ -131,7 +131,8 @@ def shown(found: Row) -> list[Shown]:
     ]
 
 
-def _main(most: int, batch_each: int) -> Row:
+def compile_all(most: int, batch_each: int) -> Row:
+    """Both, for 1, 2, 4 ... devices of this process."""
     use_devices(most)
     return {
         "batch_each": batch_each,
@@ -141,4 +142,4 @@ def _main(most: int, batch_each: int) -> Row:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_main(int(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(compile_all(int(sys.argv[1]), int(sys.argv[2]))))

@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from experiments import provenance
 from experiments.bench import __main__ as bench
 from experiments.bench import (
     compiling,
-    devices,
     job,
     job_clock,
     memory,
@@ -27,6 +27,7 @@ from experiments.bench import (
     timing,
     updates,
 )
+from experiments.bench import devices as scaling
 from grda_optax import sparsity
 
 from .conftest import exactly
@@ -215,29 +216,61 @@ def test_memory_of_an_update_is_that_of_its_arrays():
 
 
 @pytest.mark.slow
-def test_what_devices_exchange_does_not_grow_with_them():
-    found = devices.measure(2, 2)
+def test_what_devices_exchange_is_no_more_than_with_momentum_sgd(monkeypatch, devices):
+    monkeypatch.setattr(scaling, "METHODS", ("dense", "grda"))
+    monkeypatch.setattr(scaling, "MODES", ("fsdp",))
+    found = scaling.compile_all(2, 2)
     alone = {(row["method"], row["devices"]): row["collectives"] for row in found["updates"]}
     assert alone["grda", 2] == alone["sgd, momentum", 2] == {}
-    assert sum(x["bytes"] for x in alone["prune_with(sgd)", 2].values()) < 1000
-    training = {(row["method"], row["mode"], row["devices"]): row for row in found["training"]}
-    for mode in devices.MODES:
-        dense, grda = (training[x, mode, 2]["collectives"] for x in ("dense", "grda"))
-        assert dense == grda != {}
-    first, second = (table.markdown() for table in devices.shown(found))
+    assert 0 < sum(x["bytes"] for x in alone["prune_with(sgd)", 2].values()) < 10_000
+    exchanged = {(row["method"], row["devices"]): row["collectives"] for row in found["training"]}
+    assert exchanged["dense", 1] == exchanged["grda", 1] == {}
+    assert exchanged["dense", 2] == exchanged["grda", 2] != {}
+    first, second = (table.markdown() for table in scaling.shown(found))
     assert "| dense, fsdp | 2 |" in first
     assert "| grda | 2 |" in second
 
 
+def test_devices_are_made_up_in_another_process(monkeypatch):
+    """Whose last line is what it has found."""
+
+    def answers(words, **_):
+        assert words[1:] == ["-m", "experiments.bench.devices", "4", "3"]
+        return subprocess.CompletedProcess(words, 0, 'a warning\n{"training": []}\n')
+
+    monkeypatch.setattr(scaling.subprocess, "run", answers)
+    assert scaling.measure(4, 3) == {"training": []}
+
+
 @pytest.mark.slow
-def test_the_wall_time_of_a_job_is_that_of_its_phases():
-    found = job.measure(["digits", "--steps", "3", "--method", "dense"], 1)
-    for seconds in found["seconds"].values():
-        assert set(seconds) == {*job.PHASES, "total"}
-        phases = {name: x for name, x in seconds.items() if name != "total"}
-        assert sum(phases.values()) == pytest.approx(seconds["total"])
-        positive({x: seconds[x] for x in ("import", "data", "compile", "train", "evaluate")})
-    assert "| tracing and compilation |" in job.shown(found)[0].markdown()
+def test_the_wall_time_of_a_job_is_that_of_its_phases(tmp_path, data_dir, digits):
+    words = ["digits", "--steps", "3", "--method", "dense", "--runs-dir", str(tmp_path)]
+    words += ["--data-dir", str(data_dir), "--compilation-cache", "None"]
+    seconds = job.clocked(words, tmp_path)
+    assert set(seconds) == {*job.PHASES, "total"}
+    phases = {name: x for name, x in seconds.items() if name != "total"}
+    assert sum(phases.values()) == pytest.approx(seconds["total"])
+    positive({x: seconds[x] for x in ("import", "data", "compile", "train", "evaluate", "report")})
+
+
+def test_a_job_is_run_without_a_cache_with_an_empty_one_and_with_a_full_one(monkeypatch):
+    asked = []
+
+    def clocked(words, folder):
+        asked.append(words[words.index("--compilation-cache") + 1])
+        return {"train": float(len(asked)), "total": 10.0}
+
+    monkeypatch.setattr(job, "clocked", clocked)
+    found = job.measure(["digits"], 3)
+    prepared, rounds = asked[0], [asked[i : i + 3] for i in (1, 4, 7)]
+    assert prepared == "None"
+    for nothing, empty, full in rounds:
+        assert nothing == "None"
+        assert empty == full
+    assert len({empty for _, empty, _ in rounds}) == 3, "each round has an empty one"
+    assert found["seconds"]["no cache"] == {"train": 5.0, "total": 10.0}, "the median of 2, 5, 8"
+    lines = job.shown(found)[0].markdown().splitlines()
+    assert "| training | 5.00 | 6.00 | 7.00 |" in lines
 
 
 def test_a_job_that_fails_says_why(tmp_path, monkeypatch):
