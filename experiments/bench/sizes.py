@@ -99,25 +99,28 @@ def share(row: Row, name: str) -> float:
 def shown(rows: Sequence[Row]) -> list[Shown]:
     """Times, and shares of the memory's bandwidth."""
     names = list(rows[0]["costs"])
-    lines = []
+    times, shares = [], []
+    beside = [name for name in names if name != COPY]
     for row in rows:
         costs = {name: Cost(**x) for name, x in row["costs"].items()}
-        lines.append(
+        of = [f"{row['weights']:,}", f"{row['leaves']}"]
+        times.append([*of, *(f"{1000 * costs[name].seconds:.3f}" for name in names)])
+        shares.append(
             [
-                f"{row['weights']:,}",
-                f"{row['leaves']}",
-                *(f"{1000 * costs[name].seconds:.3f}" for name in names),
+                *of,
                 f"{1e9 * costs['grda'].seconds / row['weights']:.3f}",
                 f"{costs['grda'].ratio:.2f}",
-                *(f"{100 * share(row, name):.0f}" for name in ("grda", "sgd, momentum", "adam")),
+                *(f"{100 * share(row, name):.0f}" for name in beside),
             ]
         )
-    header = ["weights", "leaves", *(f"{name} (ms)" for name in names), "grda, ns a weight"]
-    header += ["grda over sgd, momentum"]
-    header += [f"{name}, % of the copy's bandwidth" for name in ("grda", "sgd, momentum", "adam")]
     note = (
         "The copy, on all cores, moves as many bytes as gRDA must: weights, gradients and "
         "accumulators read, weights and accumulators written, 20 a weight. A share can be over "
         "100 %: an update in place writes into memory that it has just read, and a copy does not."
     )
-    return [Shown("The update alone, by the number of weights and of leaves", header, lines, note)]
+    header = ["weights", "leaves", "grda, ns a weight", "grda over sgd, momentum"]
+    header += [f"{name} (%)" for name in beside]
+    return [
+        Shown("The update alone, in milliseconds", ["weights", "leaves", *names], times),
+        Shown("The update alone: share of a copy's bandwidth", header, shares, note),
+    ]

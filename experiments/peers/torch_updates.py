@@ -4,7 +4,7 @@ The other process (`python -m experiments.bench --parts peers --torch PYTHON`) h
 timed in between, so that what disturbs one disturbs all. It writes a line of JSON and reads one:
 
     {"weights": 1000000, "leaves": 8}    makes the weights    ["SGD, momentum", ...]
-    {"run": "Adam", "steps": 10}         does so many steps   {"seconds": 0.0123}
+    {"run": "Adam", "steps": 10, "threads": 2}                {"seconds": 0.0123}
 
 PyTorch is no dependency of this project. This script has an environment of its own (torch's CPU
 build will do) and imports nothing from here:
@@ -77,6 +77,7 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         if "run" in asked:
+            torch.set_num_threads(asked["threads"])
             step = optimizers[asked["run"]].step
             began = time.perf_counter()
             for _ in range(asked["steps"]):

@@ -185,7 +185,7 @@ def test_sizes_and_compilation(tmp_path):
     positive(saved["compilation"]["data"]["tracing"])
     positive(saved["compilation"]["data"]["programs"])
     page = rendered(tmp_path, target)
-    assert "The update alone, by the number of weights and of leaves" in page
+    assert "The update alone, in milliseconds" in page
     assert "Compilation of the update of 3 leaves" in page
 
 
@@ -284,10 +284,12 @@ def test_a_job_that_fails_says_why(tmp_path, monkeypatch):
 
 FAKE_TORCH = """
 import json, sys
-print(json.dumps({"versions": {"torch": "2", "torchao": "0"}, "threads": 1}), flush=True)
+print(json.dumps({"versions": {"torch": "2", "torchao": "0"}, "threads": 2}), flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
-    answer = {"seconds": 0.5 * asked["steps"]} if "run" in asked else ["SGD", "PAT"]
+    answer = ["SGD", "PAT"]
+    if "run" in asked:
+        answer = {"seconds": 0.5 * asked["steps"] / asked["threads"]}
     print(json.dumps(answer), flush=True)
 """
 
@@ -300,8 +302,11 @@ def test_peers_are_timed_by_their_own_clock(tmp_path):
     with peers.Torch(Path(sys.executable), script) as torch:
         rows = peers.measure(torch, [1000], [1, 3], 1)
         found = {"torch": torch.origin, "rows": rows}
-    assert [row["costs"]["torch PAT"]["seconds"] for row in rows] == [0.5, 0.5]
+    assert [row["costs"]["torch PAT, on 1 thread"]["seconds"] for row in rows] == [0.5, 0.5]
+    assert [row["costs"]["torch PAT, on all threads"]["seconds"] for row in rows] == [0.25, 0.25]
     positive(rows)
+    cells = [0.5 / row["costs"]["grda"]["seconds"] / 2 for row in rows]
+    assert [peers.best(row["costs"])["torch PAT"] for row in rows] == pytest.approx(cells)
     assert "torch 2 and torchao 0" in peers.shown(found)[0].markdown()
 
 
