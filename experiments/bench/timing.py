@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 PyTree = Any
-Block = Callable[[], float | None]
+Block = Callable[[], Any]
 
 
 class Cost(NamedTuple):
@@ -26,7 +26,7 @@ def interleaved(blocks: Mapping[str, Block], rounds: int, steps: int) -> dict[st
     Args:
         blocks: each does ``steps`` steps and waits until they are done; the first is what the
             others are held against. One that knows better what it took, since another process
-            does the work, returns the seconds.
+            does the work, returns the seconds as a float; anything else that comes back is dropped.
         rounds: how often; each starts with another block.
         steps: by which the times are divided.
     """
@@ -39,7 +39,9 @@ def interleaved(blocks: Mapping[str, Block], rounds: int, steps: int) -> dict[st
         for name in names[start:] + names[:start]:
             began = time.perf_counter()
             told = blocks[name]()
-            passed = time.perf_counter() - began if told is None else told
+            passed = time.perf_counter() - began
+            if isinstance(told, float):
+                passed = told
             seconds[name].append(passed / steps)
     return {
         name: Cost(
