@@ -152,10 +152,8 @@ def render(rows: list[Row], folder: Path) -> str:
     why = (
         "The threshold grows with the training time t, the sum of the rates"
         + (f": without momentum {told}" if told else "")
-        + ". A rate that falls ends that growth, and with it the pruning: fewer zeros at the same "
-        "c, a network that has settled, and weights that are trained to the end at the small rate. "
-        "At a constant rate the zeros go on growing, and the accuracy is that of weights which "
-        "still move."
+        + ". A rate that falls to zero ends that growth. The column of growth says how far each "
+        "run is from its end, and the last accuracy is that at equal zeros."
     )
     return "\n\n".join(
         [
