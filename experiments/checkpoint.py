@@ -18,7 +18,13 @@ import orbax.checkpoint as ocp
 from experiments import kept, precision
 from experiments.checks import check
 from experiments.config import Config
-from experiments.faults import CheckpointNotWrittenError, advice, first_line, whole
+from experiments.faults import (
+    CheckpointNotWrittenError,
+    advice,
+    first_line,
+    ignore_late_reads,
+    whole,
+)
 
 PyTree = Any
 ANALYSES = (
@@ -265,6 +271,7 @@ class Checkpoints:
 
     def _read(self, step: int | None, remedy: str, like: PyTree = None) -> PyTree:
         """All of it in this process, whatever processes and devices have written it."""
+        ignore_late_reads()
         try:
             if like is None:
                 like = self._manager.item_metadata(step).tree

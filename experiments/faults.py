@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -65,3 +67,21 @@ def advice(number: int | None) -> str:
             "data), or change its permissions; the same command goes on from the last checkpoint."
         )
     return "The same command goes on from the last checkpoint."
+
+
+def ignore_late_reads() -> None:
+    """After a read that failed: of several files only the first is waited for.
+
+    The others report to an event loop that is closed by then, from a thread of tensorstore's, and
+    the traceback of that would stand before the message that counts.
+    """
+    shown = sys.unraisablehook
+    if getattr(shown, "ignores_late_reads", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    hook.ignores_late_reads = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
