@@ -5,23 +5,38 @@ leaves at once. The candidates then close in on the one that is looked for. Wher
 split over devices, the counts are all that has to be summed over them.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-CANDIDATES = 8
-"""In one pass; on a CPU eight cost about what two do."""
 
-FACTORS = (0, 0.98, 0.9997, 1, 1.0003, 1.02, 1.1, 2)
-"""Of the guess, in the first pass; zero itself, since many weights may be there."""
+class Pass(NamedTuple):
+    """What one pass over the weights tries: so many candidates are counted at once."""
+
+    factors: tuple[float, ...]
+    """Of the guess, in the first pass."""
+    beside: tuple[float, ...]
+    """Where a line reaches the rank, and so far beside it, as fractions of the bracket."""
+    parts: int
+    """Of equal length, into which the others cut the bracket."""
+
+
+OFTEN = Pass((0.98, 0.9997, 1.0003, 1.01, 1.05, 1.3), (-0.02, 0, 0.02), 4)
+"""Six: on a CPU they cost little more time than two. Eight would save one pass in ten, cost as much
+more in each, and twice the time to compile, for every leaf of the network."""
+ONCE = Pass((1, 1), (0,), 2)
+"""Two, which compile in a fifth of the time; the passes are more, but only of one update."""
 
 AxisName = Any
 Groups = Sequence[Sequence[jax.Array]]
 """Leaves, in groups that are each counted together."""
+Flags = list[list[list[jax.Array]]]
+"""In place of every leaf some conditions on its weights, of each the truth."""
 Bracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 """Of every group the ends, the counts there, and the candidates of the next pass."""
 
@@ -78,6 +93,19 @@ def quantile(
         A threshold for every group, in the dtype of ``guess``; 0 where the rank is 0.
     """
     sizes = group_sizes(groups, axis_name)
+    return _heights(groups, ranks, OFTEN, sizes, slack, guess, axis_name)[0]
+
+
+def _heights(
+    groups: Groups,
+    ranks: jax.Array,
+    tries: Pass,
+    sizes: Sequence[int],
+    slack: float,
+    guess: jax.Array,
+    axis_name: AxisName,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The thresholds of ``quantile``, and ``least`` and ``most`` of ``_search``."""
     dtype = guess.dtype
     integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
 
@@ -98,10 +126,11 @@ def quantile(
 
         return _count(groups, at_most, sizes, axis_name)
 
-    factors = jnp.array(FACTORS, dtype)
-    found = _search(
+    factors = jnp.array(tries.factors, dtype)
+    found, least, most = _search(
         count,
         ranks,
+        tries,
         sizes=sizes,
         slack=slack,
         top=bits(jnp.full([len(groups)], jnp.inf, dtype)),
@@ -109,7 +138,7 @@ def quantile(
         value=value,
         position=bits,
     )
-    return value(found)
+    return value(found), least, most
 
 
 def select_smallest(
@@ -127,70 +156,80 @@ def select_smallest(
     """
     sizes = group_sizes(groups, axis_name)
     dtype = jnp.result_type(*(leaf for group in groups for leaf in group))
+    # In one dtype, so that no two thresholds in a row are the same to some leaf.
+    groups = [[leaf.astype(dtype) for leaf in group] for group in groups]
     guess = jnp.zeros([len(groups)], dtype)
-    height = quantile(groups, ranks, slack=0, guess=guess, axis_name=axis_name)
-
-    def smaller(i: int, j: int) -> jax.Array:
-        return jnp.abs(groups[i][j]) < height[i].astype(groups[i][j].dtype)
-
-    def tied(i: int, j: int) -> jax.Array:
-        return jnp.abs(groups[i][j]) == height[i].astype(groups[i][j].dtype)
-
-    left = ranks - _count(groups, lambda i, j: [smaller(i, j)], sizes, axis_name)[:, 0]
+    height, least, most = _heights(groups, ranks, ONCE, sizes, 0, guess, axis_name)
     places = _positions(groups, axis_name)
 
     def count(candidates: jax.Array) -> jax.Array:
+        # Together, as above: neither ties nor positions are to be written down.
+        one, limits, heights, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
+            (jnp.ones([], jnp.int32), candidates, height, groups)
+        )
+
         def first(i: int, j: int) -> list[jax.Array]:
-            return [tied(i, j) & (places[i][j] <= candidate) for candidate in candidates[i]]
+            tied = jnp.abs(leaves[i][j]) == heights[i]
+            place = places[i][j](one)
+            return [tied & (place <= limit) for limit in limits[i]]
 
         return _count(groups, first, sizes, axis_name)
 
-    last = _search(
+    # Where the count is the rank, all ties are flagged; where it is above, so was the count of
+    # every smaller threshold below it.
+    some = most > ranks
+    top = jnp.array([min(size, 2**31 - 1) for size in sizes], jnp.int32)
+    last, _, _ = _search(
         count,
-        left,
+        jnp.where(some, ranks - least, 0),
+        ONCE,
         sizes=sizes,
         slack=0,
-        top=jnp.array([min(size, 2**31 - 1) for size in sizes], jnp.int32),
-        first=jnp.zeros([len(groups), CANDIDATES], jnp.int32),
+        top=top,
+        first=jnp.zeros([len(groups), len(ONCE.factors)], jnp.int32),
         value=lambda place: place.astype(jnp.float32),
         position=lambda place: place.astype(jnp.int32),
     )
-    # A rank of zero flags nothing, not even the weights that are zero.
-    return [
-        [
-            (ranks[i] > 0) & (smaller(i, j) | (tied(i, j) & (places[i][j] <= last[i])))
-            for j in range(len(group))
-        ]
-        for i, group in enumerate(groups)
-    ]
+    last = jnp.where(some, last, top)
+
+    def flagged(i: int, j: int) -> jax.Array:
+        magnitude = jnp.abs(groups[i][j])
+        tied = (magnitude == height[i]) & (places[i][j](1) <= last[i])
+        # A rank of zero flags nothing, not even the weights that are zero.
+        return (ranks[i] > 0) & ((magnitude < height[i]) | tied)
+
+    return [[flagged(i, j) for j in range(len(group))] for i, group in enumerate(groups)]
 
 
-def _positions(groups: Groups, axis_name: AxisName) -> list[list[jax.Array]]:
+def _positions(groups: Groups, axis_name: AxisName) -> list[list[Callable[[Any], jax.Array]]]:
     """The number of every weight within its group, over the devices of the named axis.
 
+    They are functions of 1, so that where they are computed can be told by where that comes from.
     Beyond 2^30 weights in a group the numbers of the later leaves start anew.
     """
     shards = _shards(axis_name)
     shard = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    result = []
+
+    def positions(shape: tuple[int, ...], first: int, one: Any) -> jax.Array:
+        # Axis by axis: to reshape a leaf that is split over a mesh could mean to gather it.
+        place = jnp.full(shape, one * (first % 2**30 + shard * math.prod(shape)), jnp.int32)
+        for axis in range(len(shape)):
+            stride = one * math.prod(shape[axis + 1 :])
+            place += jax.lax.broadcasted_iota(jnp.int32, shape, axis) * stride
+        return place
+
+    result: list[list[Callable[[Any], jax.Array]]] = []
     for group in groups:
-        first, places = 0, []
-        for leaf in group:
-            # Axis by axis: to reshape a leaf that is split over a mesh could mean to gather it.
-            place = jnp.full(leaf.shape, first % 2**30 + shard * leaf.size, jnp.int32)
-            for axis in range(leaf.ndim):
-                stride = math.prod(leaf.shape[axis + 1 :])
-                index = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis)
-                place += index * stride
-            places.append(place)
-            first += shards * leaf.size
-        result.append(places)
+        firsts = np.cumsum([0] + [shards * leaf.size for leaf in group])
+        starts = zip(group, firsts, strict=False)
+        result.append([functools.partial(positions, x.shape, int(first)) for x, first in starts])
     return result
 
 
 def _search(
     count: Callable[[jax.Array], jax.Array],
     ranks: jax.Array,
+    tries: Pass,
     *,
     sizes: Sequence[int],
     slack: float,
@@ -198,17 +237,20 @@ def _search(
     first: jax.Array,
     value: Callable[[jax.Array], jax.Array],
     position: Callable[[jax.Array], jax.Array],
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The smallest integer of every group from 0 to ``top`` whose count reaches the rank.
 
     ``count`` grows with its argument. Every pass tries where a line between the ends of the bracket
-    reaches the rank, in terms of ``value``, and a little beside; and the quarters of the bracket,
-    which alone would do in 16 passes for 32 bits, whatever the counts are.
+    reaches the rank, in terms of ``value``, and a little beside; and cuts the bracket into parts,
+    which alone would do in 16 passes of quarters for 32 bits, whatever the counts are.
+
+    Also the ``least`` and the ``most``: the count of the largest integer that is known to fall
+    short, and that of the one found, which is the next one unless the slack was enough before.
     """
     total = jnp.array(sizes, ranks.dtype)
     spare = jnp.array([math.floor(slack * size) for size in sizes], ranks.dtype)
-    beside = jnp.array([-0.1, -0.01, 0, 0.01, 0.1], jnp.float32)
-    quarters = jnp.arange(1, 4, dtype=top.dtype)
+    beside = jnp.array(tries.beside, jnp.float32)
+    cuts = jnp.arange(1, tries.parts, dtype=top.dtype)
 
     def unfinished(carry: Bracket) -> jax.Array:
         low, high, _, most, _ = carry
@@ -229,12 +271,12 @@ def _search(
         aim = (ranks - least + spare // 2) / jnp.maximum(most - least, 1)
         fraction = (aim[:, None] + beside[None]).astype(bottom.dtype)
         on_line = position(bottom[:, None] + fraction * (value(high) - bottom)[:, None])
-        between = low[:, None] + (high - low)[:, None] // 4 * quarters[None]
+        between = low[:, None] + (high - low)[:, None] // tries.parts * cuts[None]
         return low, high, least, most, jnp.concatenate([on_line, between], axis=1)
 
     bracket = jnp.full_like(top, -1), top, jnp.zeros_like(total), total, first
-    _, high, *_ = jax.lax.while_loop(unfinished, narrow, bracket)
-    return jnp.where(ranks > 0, high, 0)
+    _, high, least, most, _ = jax.lax.while_loop(unfinished, narrow, bracket)
+    return jnp.where(ranks > 0, high, 0), least, most
 
 
 def _count(
@@ -245,43 +287,59 @@ def _count(
 ) -> jax.Array:
     """For every group and each condition on leaf j of group i, how many weights fulfil it."""
     dtype = count_dtype(sizes)
-    rows = []
-    for i, group in enumerate(groups):
-        counts = [_count_leaf(conditions(i, j)).astype(dtype) for j in range(len(group))]
-        rows.append(sum(counts[1:], start=counts[0]))
-    table: jax.Array = jnp.stack(rows)
+    flags = [[conditions(i, j) for j in range(len(group))] for i, group in enumerate(groups)]
+    table: jax.Array = jax.lax.platform_dependent(
+        flags,
+        cpu=functools.partial(_count_by_rows, dtype=dtype),
+        default=functools.partial(_count_plainly, dtype=dtype),
+    )
     return _sum_over(axis_name, table) if axis_name is not None else table
 
 
-def _count_leaf(conditions: list[jax.Array]) -> jax.Array:
-    count: jax.Array = jax.lax.platform_dependent(
-        *conditions, cpu=_count_by_rows, default=_count_plainly
-    )
-    return count
+def _count_plainly(flags: Flags, dtype: Any) -> jax.Array:
+    def count(conditions: list[jax.Array]) -> jax.Array:
+        return jnp.stack([jnp.sum(x, dtype=jnp.int32) for x in conditions]).astype(dtype)
+
+    return jnp.stack([functools.reduce(jnp.add, map(count, group)) for group in flags])
 
 
-def _count_plainly(*conditions: jax.Array) -> jax.Array:
-    return jnp.stack([jnp.sum(condition, dtype=jnp.int32) for condition in conditions])
-
-
-def _count_by_rows(*conditions: jax.Array) -> jax.Array:
-    """The same in one pass that keeps the first axis, and a short one over that.
+def _count_by_rows(flags: Flags, dtype: Any) -> jax.Array:
+    """The same in one pass that keeps the first axis, and short ones over that.
 
     On a CPU, XLA turns the sum of one array into windows of 32, which is slow and is not fused with
     the comparisons: 65 ms for each condition on 24 million weights, where this takes 5 ms for
     eight. On other platforms a sum of several arrays over an axis that is split over devices would
-    be gathered; with the first axis kept, here only where another axis is split.
+    be gathered; with the first axis kept, here only where another axis is split. Leaves with as
+    many rows are added before the rows are, since each short pass takes longer to compile than
+    the long one.
     """
+    counts: dict[int, dict[int, list[jax.Array]]] = {}
+    """By number of rows and by group, for each condition how many there are in every row."""
+    for i, group in enumerate(flags):
+        for conditions in group:
+            rows = [row.astype(dtype) for row in _rows(conditions)]
+            before = counts.setdefault(len(rows[0]), {}).setdefault(i, [])
+            before[:] = map(jnp.add, before, rows) if before else rows
+    table = [jnp.zeros(len(group[0]), dtype) for group in flags]
+    for parts in counts.values():
+        sums = jnp.sum(jnp.array([*map(jnp.stack, parts.values())]), axis=-1, dtype=dtype)
+        for i, counted in zip(parts, sums, strict=True):
+            table[i] += counted
+    return jnp.stack(table)
+
+
+def _rows(conditions: list[jax.Array]) -> list[jax.Array]:
+    """For each condition how many weights of every row of one leaf fulfil it."""
     shape = conditions[0].shape
     if 0 in shape:
-        return jnp.zeros(len(conditions), jnp.int32)
+        return [jnp.zeros(1, jnp.int32)] * len(conditions)
     if len(shape) < 2:
         # Rows that fit on any power of two of devices over which the vector can be split.
         shape = (math.gcd(math.prod(shape), 256), -1)
     flags = tuple(condition.reshape(shape).astype(jnp.int32) for condition in conditions)
     zeros = (np.int32(0),) * len(flags)
-    rows = jax.lax.reduce(flags, zeros, _add_pairs, tuple(range(1, len(shape))))
-    return jnp.sum(jnp.stack(rows), axis=1, dtype=jnp.int32)
+    rows: list[jax.Array] = jax.lax.reduce(flags, zeros, _add_pairs, tuple(range(1, len(shape))))
+    return rows
 
 
 def _add_pairs(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

@@ -180,8 +180,8 @@ def test_the_search_for_collectives_finds_them(layout):
 @slow
 @in_layouts(*LAYOUTS)
 def test_the_update_of_the_recipe_sums_a_few_numbers(layout, monkeypatch):
-    """The counts, of eight candidates for either kernel, as on every platform but the CPU."""
-    monkeypatch.setattr(_quantile, "_count_leaf", lambda flags: _quantile._count_plainly(*flags))
+    """The counts, of six candidates for either kernel, as on every platform but the CPU."""
+    monkeypatch.setattr(_quantile, "_count_by_rows", _quantile._count_plainly)
     found = collectives(recipe(), layout)
     assert {name for name, _ in found} == {"all-reduce"}
-    assert max(numbers for _, numbers in found) <= 2 * _quantile.CANDIDATES
+    assert max(numbers for _, numbers in found) <= 2 * len(_quantile.OFTEN.factors)

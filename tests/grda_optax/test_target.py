@@ -236,10 +236,31 @@ def test_nothing_as_large_as_the_weights_is_written_down():
 
 
 def test_both_ways_to_count_are_equal():
-    for shape in ((), (0,), (5,), (0, 3), (4, 0), (4, 3), (2, 3, 4, 5)):
-        x = jax.random.normal(jax.random.key(0), shape)
-        conditions = [x < 0, x < 1, x > 9]
-        np.testing.assert_array_equal(_count_by_rows(*conditions), _count_plainly(*conditions))
+    """Also in groups, of leaves with as many rows and of others."""
+    shapes = [[(), (0,), (5,), (4, 3)], [(0, 3), (4, 0)], [(4, 3), (2, 3, 4, 5), (2,), (4, 7)]]
+    flags = []
+    for i, group in enumerate(shapes):
+        leaves = [jax.random.normal(jax.random.key(i), shape) for shape in group]
+        flags.append([[x < 0, x < 1, x > 9] for x in leaves])
+    for dtype in (jnp.int32, jnp.float32):
+        found = _count_by_rows(flags, dtype)
+        assert found.dtype == dtype
+        assert found.shape == (3, 3)
+        assert found[2, 1] > 9
+        np.testing.assert_array_equal(found, _count_plainly(flags, dtype))
+
+
+def test_exact_in_two_dtypes(float64):
+    """Thresholds of which float32 cannot tell one from the next."""
+    narrow = np.array([1.0, -1.0, 2.0, 1.0], np.float32)
+    wide = np.array([1.0 + 1e-12, 1.0 - 1e-12, 3.0, -1.0])
+    order = np.argsort(np.abs(np.concatenate([narrow, wide])), kind="stable")
+    for rank in range(9):
+        flags = jax.jit(lambda a, b, rank=rank: select_smallest([[a, b]], jnp.array([rank])))(
+            narrow, wide
+        )
+        expected = np.isin(np.arange(8), order[:rank])
+        np.testing.assert_array_equal(np.concatenate(flags[0]), expected)
 
 
 @pytest.mark.parametrize("per_leaf", [False, True])
