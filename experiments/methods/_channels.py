@@ -40,7 +40,7 @@ def l1_norms(params: PyTree, tie: Tied) -> jax.Array:
     for leaf, place in zip(jax.tree.leaves(params), places(params, tie.members), strict=True):
         if place is not None and jnp.ndim(leaf) >= 2:
             axis, width = place
-            others = [i for i in range(leaf.ndim) if i != axis % leaf.ndim]
+            others = tuple(i for i in range(leaf.ndim) if i != axis % leaf.ndim)
             sums = jnp.sum(jnp.abs(leaf), axis=others)
             total += jnp.sum(sums.reshape(-1, count, width), axis=(0, 2))
     return total

@@ -14,7 +14,9 @@ from experiments.bench import compacted as bench
 from experiments.bench import networks
 from experiments.methods._channels import l1_norms, unit_masks
 from experiments.models import channels
-from grda_optax import Tied, group_norms
+from grda_optax import Tied, group_norms, group_threshold, sparsity
+
+from ..grda_optax.trees import assert_same_bits
 
 # What each reads here, and how wide it is: as small as the whole structure can be had. VGG16 reads
 # images that are large enough for a flat map of two pixels, whose rows go with their channels.
@@ -68,6 +70,10 @@ def test_the_smaller_network_says_the_same(name):
     zeros = removed(params, channels.ties(name), gone)
     small = channels.compacted(name, zeros, statistics)
     assert small.width == tuple(int((~flags).sum()) for flags in gone)
+    # Training leaves zeros in the readers, too, and so the same network.
+    trained = jax.jit(lambda p: group_threshold(p, 1e-6, channels.ties(name), "hard"))(zeros)
+    assert sparsity(trained) > sparsity(zeros)
+    assert_same_bits(channels.compacted(name, trained, statistics), small)
     symbols = CLASSES if name in models.TEXT_MODELS else 256
     inputs = jnp.asarray(rng.integers(0, symbols, (3, *shape)).astype(np.uint8))
     dense, full, found = (
