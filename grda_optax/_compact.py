@@ -19,7 +19,8 @@ def compact(params: PyTree, ties: Tied | Sequence[Tied]) -> PyTree:
     their axes. What the members leave has to be zero then, whatever comes in: of a unit with a
     ReLU, GELU or the like its kernel and bias, of one with BatchNorm its scale and bias. A unit
     with a bias of its own gives a constant instead, which :func:`fold_constants` moves on first.
-    One unit is left where all are zero.
+    A unit of a residual stream is one of all layers that are added to it, each a member, and of the
+    norms that read it before anything else does. One unit is left where all are zero.
 
     Cost: on the host, since the shapes depend on the values; so it is not for use inside
     ``jax.jit``.

@@ -1,4 +1,4 @@
-"""What zeros save: the tables of inference and of sparse products, from the files of `--save`."""
+"""What zeros save: the tables of smaller networks and of sparse products, from `--save`'s files."""
 
 import json
 from pathlib import Path
@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench import compacted
 from experiments.bench.sparse_execution import break_even
 from experiments.bench.timing import Cost
 from experiments.log import Row
 from experiments.studies import tables
 
 title = "What zeros save"
-INFERENCE, SPARSE = "inference.json", "sparse_execution.json"
+INFERENCE, COMPACTED, SPARSE = "inference.json", "compacted.json", "sparse_execution.json"
 
 
 def render(folder: Path) -> str:
     """What has been timed so far, and nothing if that is nothing."""
-    found = {name: folder / name for name in (INFERENCE, SPARSE)}
-    pages = {INFERENCE: inference, SPARSE: products}
+    pages = {INFERENCE: inference, COMPACTED: networks, SPARSE: products}
+    found = {page: folder / name for name, page in pages.items()}
     return "\n\n".join(
-        pages[name](json.loads(path.read_text())) for name, path in found.items() if path.exists()
+        page(json.loads(path.read_text())) for page, path in found.items() if path.exists()
     )
 
 
@@ -39,6 +40,14 @@ def inference(saved: Row) -> str:
         f"### Whole units: `{saved['model']}`\n\n{_made(saved)} *Zeros* leaves the arrays as large "
         "as they were, *cut out* is what `compact` gives; the units that go are those that the "
         f"smaller network has not.\n\n{tables.markdown(header, lines)}"
+    )
+
+
+def networks(saved: Row) -> str:
+    """Every network, whole and with the same fraction of each layer's units cut out."""
+    return (
+        f"### Whole units: every network\n\n{_made(saved)} The units are drawn at random, and "
+        f"`compact` cuts them out.\n\n{compacted.shown(saved).markdown()}"
     )
 
 

@@ -8,32 +8,28 @@ which they are only zero.
 """
 
 import dataclasses
-import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from experiments import models, provenance
+from experiments.bench import networks
 from experiments.bench.timing import Cost, interleaved
 from experiments.checkpoint import write_json
 from experiments.checks import check, check_choice, check_integer
-from experiments.flops import forward_flops
 from experiments.methods._channels import unit_masks
 from experiments.methods._width import closest_width
 from experiments.models import channels
 
-SHAPE = (28, 28, 1)
-CLASSES = 10
 STEPS = 10
 
 
@@ -46,7 +42,7 @@ class Arguments:
     sparsities: tuple[float, ...] = (0.5, 0.7, 0.9)
     """The fractions of operations that are removed."""
     batch_sizes: tuple[int, ...] = (1, 128)
-    """How many images are classified at once."""
+    """How many examples are read at once."""
     rounds: int = 15
     """How often each is timed, over 10 batches; the medians are shown."""
     save: Path | None = None
@@ -68,21 +64,19 @@ class Arguments:
 class Size:
     """A network as it is timed."""
 
-    apply: Callable[[Any, Any, jax.Array], jax.Array]
-    params: Any
-    statistics: Any
+    network: networks.Network
     row: dict[str, Any]
 
 
 def sizes(model: str, sparsities: Sequence[float]) -> dict[str, Size]:
     """The whole network, with zeros in it and without them, by name."""
-    full = models.build(model, SHAPE, CLASSES)
+    full = networks.build(model)
     params, statistics = jax.jit(full.init)(jax.random.key(0))
     found = {"dense": _size(full, params, statistics, model, 0.0)}
     layers = channels.ties(model)
     for sparsity in sparsities:
         width = width_at(model, sparsity)
-        narrow = models.build(model, SHAPE, CLASSES, width=width)
+        narrow = networks.build(model, width)
         units = channels.width_of(model, jax.eval_shape(narrow.init, jax.random.key(0))[0])
         left = [
             jnp.arange(n) < kept
@@ -93,7 +87,7 @@ def sizes(model: str, sparsities: Sequence[float]) -> dict[str, Size]:
         small = channels.compacted(model, zeros, statistics)
         found[f"{100 * sparsity:g} %, zeros"] = _size(full, zeros, statistics, model, sparsity)
         found[f"{100 * sparsity:g} %, cut out"] = _size(
-            models.build(model, SHAPE, CLASSES, width=small.width),
+            networks.build(model, small.width),
             small.params,
             small.statistics,
             model,
@@ -106,7 +100,7 @@ def width_at(model: str, sparsity: float) -> float:
     """The width at which nearest to this fraction of the operations is gone."""
 
     def flops(width: float) -> int:
-        return forward_flops(models.build(model, SHAPE, CLASSES, width=width), SHAPE)
+        return networks.size(model, width)["flops"]
 
     return closest_width(flops, (1 - sparsity) * flops(1.0))
 
@@ -116,11 +110,9 @@ def _size(network: models.Model, params: Any, statistics: Any, model: str, spars
     row = {
         "sparsity": sparsity,
         "units": list(units),
-        "flops": forward_flops(models.build(model, SHAPE, CLASSES, width=units), SHAPE),
-        "bytes": sum(4 * math.prod(x.shape) for x in jax.tree.leaves((params, statistics))),
+        **networks.size(model, units, params, statistics),
     }
-    apply = jax.jit(lambda p, s, x: network.apply(p, s, x, False)[0])
-    return Size(apply, params, statistics, row)
+    return Size(networks.compiled(network, params, statistics), row)
 
 
 def measure(arguments: Arguments) -> dict[str, Any]:
@@ -128,19 +120,11 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     found = sizes(arguments.model, arguments.sparsities)
     rows = {name: size.row | {"costs": {}} for name, size in found.items()}
     for n in arguments.batch_sizes:
-        images = np.random.default_rng(0).integers(0, 256, (n, *SHAPE)).astype(np.uint8)
-        blocks = {name: _block(size, jnp.asarray(images)) for name, size in found.items()}
+        inputs = networks.examples(arguments.model, n)
+        blocks = {name: size.network.block(inputs, STEPS) for name, size in found.items()}
         for name, cost in interleaved(blocks, arguments.rounds, STEPS).items():
             rows[name]["costs"][str(n)] = cost._asdict()
     return rows
-
-
-def _block(size: Size, images: jax.Array) -> Callable[[], None]:
-    def block() -> None:
-        for _ in range(STEPS):
-            jax.block_until_ready(size.apply(size.params, size.statistics, images))
-
-    return block
 
 
 def table(rows: dict[str, Any]) -> Table:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import models, provenance
+from experiments.bench.networks import INPUTS
 from experiments.bench.timing import Cost, interleaved
 from experiments.checkpoint import write_json
 from experiments.checks import check, check_integer
@@ -31,11 +32,7 @@ from grda_optax import to_bcoo, to_csr
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 STEPS = 10
-NETWORKS: dict[str, tuple[tuple[int, ...], int]] = {
-    "mlp": ((28, 28, 1), 10),
-    "small_cnn": ((28, 28, 1), 10),
-    "char_transformer": ((64,), 97),
-}
+NETWORKS = {name: INPUTS[name] for name in ("mlp", "small_cnn", "char_transformer")}
 """Whose kernels are multiplied, what they read, and how many logits they have."""
 
 

@@ -4,8 +4,7 @@ Every hidden layer keeps the same fraction of its units, so that methods at one 
 networks of one size, which a dense network can have from the start.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from experiments.checks import check_choice
 from experiments.flops import forward_flops
 from experiments.methods._width import closest_width
-from experiments.models.channels import TIES
+from experiments.models.channels import TIES, Place, places, unit_count
 from grda_optax import Tied
 
 if TYPE_CHECKING:
@@ -35,29 +34,34 @@ def width_by_flops(job: "Job") -> float:
 
 
 def l1_norms(params: PyTree, tie: Tied) -> jax.Array:
-    """The sum of magnitudes in every unit's kernel, the inputs that it has."""
-    ((leaf, axis),) = [
-        (leaf, axis) for leaf, axis in _leaves(params, tie.members) if jnp.ndim(leaf) >= 2
-    ]
-    return jnp.sum(jnp.abs(jnp.moveaxis(leaf, axis, 0)), axis=tuple(range(1, leaf.ndim)))
+    """The sum of magnitudes in every unit's kernels, the inputs that it has."""
+    count = unit_count(params, tie)
+    total = jnp.zeros(count)
+    for leaf, place in zip(jax.tree.leaves(params), places(params, tie.members), strict=True):
+        if place is not None and jnp.ndim(leaf) >= 2:
+            axis, width = place
+            others = tuple(i for i in range(leaf.ndim) if i != axis % leaf.ndim)
+            sums = jnp.sum(jnp.abs(leaf), axis=others)
+            total += jnp.sum(sums.reshape(-1, count, width), axis=(0, 2))
+    return total
 
 
 def unit_masks(params: PyTree, ties: Sequence[Tied], left: Sequence[jax.Array]) -> PyTree:
     """A tree of masks like the params: ``False`` at what belongs to a unit that is not left.
 
     Args:
-        params: whose leaves hold an entry for each unit along the axes of the ties, or those of all
+        params: whose leaves hold entries for each unit along the axes of the ties, or those of all
             units again and again.
-        ties: the layers, by axes without a width.
+        ties: the layers.
         left: for every layer and each unit whether it stays.
     """
     masks = jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
     leaves, treedef = jax.tree.flatten(masks)
     for tie, flags in zip(ties, left, strict=True):
         for patterns in (tie.members, tie.followers):
-            for i, axis in enumerate(_axes(params, patterns)):
-                if axis is not None:
-                    leaves[i] &= _along(flags, leaves[i].shape, axis)
+            for i, place in enumerate(places(params, patterns)):
+                if place is not None:
+                    leaves[i] &= _along(flags, leaves[i].shape, place)
     return jax.tree.unflatten(treedef, leaves)
 
 
@@ -67,32 +71,17 @@ def in_units(params: PyTree, ties: Sequence[Tied]) -> PyTree:
     for tie in ties:
         for patterns in (tie.members, tie.followers):
             flags = [
-                flag or axis is not None
-                for flag, axis in zip(flags, _axes(params, patterns), strict=True)
+                flag or place is not None
+                for flag, place in zip(flags, places(params, patterns), strict=True)
             ]
     return jax.tree.unflatten(jax.tree.structure(params), flags)
 
 
-def _along(flags: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:
-    repeated = jnp.tile(flags, shape[axis] // flags.size)
+def _along(flags: jax.Array, shape: tuple[int, ...], place: Place) -> jax.Array:
+    axis, width = place
+    entries = jnp.repeat(flags, width)
+    repeated = jnp.tile(entries, shape[axis] // entries.size)
     at = axis % len(shape)
     return jnp.broadcast_to(
         repeated.reshape([-1 if i == at else 1 for i in range(len(shape))]), shape
     )
-
-
-def _axes(params: PyTree, patterns: Mapping[str, Any]) -> list[int | None]:
-    """The axis of every leaf, by the first pattern that is found in its path."""
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
-    return [
-        next((axis for pattern, axis in patterns.items() if re.search(pattern, name)), None)
-        for name in names
-    ]
-
-
-def _leaves(params: PyTree, patterns: Mapping[str, Any]) -> list[tuple[jax.Array, int]]:
-    found = zip(jax.tree.leaves(params), _axes(params, patterns), strict=True)
-    return [(leaf, axis) for leaf, axis in found if axis is not None]

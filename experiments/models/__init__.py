@@ -32,8 +32,8 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "resnet50": ResNet50,
     "char_transformer": CharTransformer,
 }
-WIDTHS = {"mlp": 1.0, "small_cnn": 1.0, "small_cnn_quarter": 1 / 4, "small_cnn_sixteenth": 1 / 16}
-"""Those whose hidden layers have a width, and how wide they are."""
+WIDTHS = dict.fromkeys(MODELS, 1.0) | {"small_cnn_quarter": 1 / 4, "small_cnn_sixteenth": 1 / 16}
+"""How wide their hidden layers are, of the network that the class makes unasked."""
 ENDS = {
     "mlp": ("dense1", "head"),
     "small_cnn": ("conv1", "head"),
@@ -84,18 +84,16 @@ def build(
         mean: of the pixels, from 0 to 1; it is taken off them.
         std: of the pixels; they are divided by it. Both may be one a channel.
         width: every hidden layer has this many times the units of the network ``name``; or how
-            many each of them has.
+            many each of them has, in the order of :data:`experiments.models.channels.TIES`.
 
     Raises:
-        ValueError: the network reads images and the inputs are text, or the other way round; or it
-            has no width.
+        ValueError: the network reads images and the inputs are text, or the other way round; or
+            ``width`` has not as many numbers as there are layers.
     """
     text = len(input_shape) == 1
     fitting = tuple(x for x in MODELS if (x in TEXT_MODELS) == text)
     check_choice(f"model (for {'text' if text else 'images'})", name, fitting)
 
-    if width is not None:
-        check_choice("model (for another width)", name, tuple(WIDTHS))
     sized: dict[str, Width] = {}
     if width is not None:
         sized["width"] = width if isinstance(width, tuple) else WIDTHS[name] * width

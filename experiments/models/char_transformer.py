@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.widths import Width, units
+
 WIDTH = 128
 HEADS = 4
+HEAD = WIDTH // HEADS
 
 
 class CharTransformer(nnx.Module):
@@ -17,13 +20,25 @@ class CharTransformer(nnx.Module):
     multitask learners*, 2019.
     """
 
-    def __init__(self, shape: tuple[int, ...], num_symbols: int, *, rngs: nnx.Rngs):
-        """Makes the layers for texts of this many characters."""
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_symbols: int,
+        *,
+        rngs: nnx.Rngs,
+        width: Width = 1.0,
+    ):
+        """Makes the layers for texts of this many characters.
+
+        With ``width`` times the heads and hidden units; or, block by block, so many of both. What
+        the blocks add to is as wide as ever, since the norms are over all of it.
+        """
         (context,) = shape
+        heads1, hidden1, heads2, hidden2 = units(2 * (HEADS, 4 * WIDTH), width)
         self.embedding = nnx.Embed(num_symbols, WIDTH, rngs=rngs)
         self.positions = nnx.Embed(context, WIDTH, rngs=rngs)
-        self.block1 = Block(rngs)
-        self.block2 = Block(rngs)
+        self.block1 = Block(heads1, hidden1, rngs)
+        self.block2 = Block(heads2, hidden2, rngs)
         self.norm = nnx.LayerNorm(WIDTH, rngs=rngs)
         self.head = nnx.Linear(WIDTH, num_symbols, rngs=rngs)
 
@@ -35,16 +50,16 @@ class CharTransformer(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and a hidden layer of 4 times the width, each added to what came in."""
+    """Attention and a hidden layer, each added to what came in."""
 
-    def __init__(self, rngs: nnx.Rngs):
+    def __init__(self, heads: int, hidden: int, rngs: nnx.Rngs):
         """Makes the layers."""
         self.norm1 = nnx.LayerNorm(WIDTH, rngs=rngs)
-        self.attention = nnx.Linear(WIDTH, 3 * WIDTH, rngs=rngs)
-        self.projection = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.attention = nnx.Linear(WIDTH, 3 * heads * HEAD, rngs=rngs)
+        self.projection = nnx.Linear(heads * HEAD, WIDTH, rngs=rngs)
         self.norm2 = nnx.LayerNorm(WIDTH, rngs=rngs)
-        self.dense1 = nnx.Linear(WIDTH, 4 * WIDTH, rngs=rngs)
-        self.dense2 = nnx.Linear(4 * WIDTH, WIDTH, rngs=rngs)
+        self.dense1 = nnx.Linear(WIDTH, hidden, rngs=rngs)
+        self.dense2 = nnx.Linear(hidden, WIDTH, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, characters, width) to the same shape."""
@@ -56,16 +71,16 @@ def attend(joined: jax.Array) -> jax.Array:
     """Attention of each character to itself and to those before it.
 
     Args:
-        joined: queries, keys and values side by side (batch, characters, 3 * width).
+        joined: queries, keys and values side by side (batch, characters, 3 * heads * 32).
 
     Returns:
-        (batch, characters, width), the heads side by side.
+        (batch, characters, heads * 32), the heads side by side.
     """
     batch, length, _ = joined.shape
     queries, keys, values = (
-        x.reshape(batch, length, HEADS, -1) for x in jnp.split(joined, 3, axis=-1)
+        x.reshape(batch, length, -1, HEAD) for x in jnp.split(joined, 3, axis=-1)
     )
-    scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys) / math.sqrt(queries.shape[-1])
+    scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys) / math.sqrt(HEAD)
     causal = jnp.tril(jnp.ones((length, length), bool))
     weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf))
     return jnp.einsum("bhqk,bkhd->bqhd", weights, values).reshape(batch, length, -1)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.widths import Width, units
+
 SIDE = 32
 
 
@@ -14,16 +16,24 @@ class LeNet5(nnx.Module):
     1998, as it is used today: with relu, max-pooling and no sparse connections.
     """
 
-    def __init__(self, image_shape: tuple[int, ...], num_classes: int, *, rngs: nnx.Rngs):
-        """Makes the layers for images of this shape."""
-        height, width, channels = image_shape
-        self.conv1 = nnx.Conv(channels, 6, (5, 5), padding="VALID", rngs=rngs)
-        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs)
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        rngs: nnx.Rngs,
+        width: Width = 1.0,
+    ):
+        """Makes the layers for images of this shape, with ``width`` times the units, or so many."""
+        first, second, third, fourth = units((6, 16, 120, 84), width)
+        *sides, channels = image_shape
+        self.conv1 = nnx.Conv(channels, first, (5, 5), padding="VALID", rngs=rngs)
+        self.conv2 = nnx.Conv(first, second, (5, 5), padding="VALID", rngs=rngs)
         # Each side loses 4 to a convolution and half to a pooling, twice.
-        rows, columns = (((max(SIDE, n) - 4) // 2 - 4) // 2 for n in (height, width))
-        self.dense1 = nnx.Linear(16 * rows * columns, 120, rngs=rngs)
-        self.dense2 = nnx.Linear(120, 84, rngs=rngs)
-        self.head = nnx.Linear(84, num_classes, rngs=rngs)
+        rows, columns = (((max(SIDE, n) - 4) // 2 - 4) // 2 for n in sides)
+        self.dense1 = nnx.Linear(second * rows * columns, third, rngs=rngs)
+        self.dense2 = nnx.Linear(third, fourth, rngs=rngs)
+        self.head = nnx.Linear(fourth, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, channels) to logits (batch, classes)."""

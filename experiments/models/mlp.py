@@ -5,7 +5,7 @@ import math
 import jax
 from flax import nnx
 
-from experiments.models.widths import units
+from experiments.models.widths import Width, units
 
 
 class MLP(nnx.Module):
@@ -17,7 +17,7 @@ class MLP(nnx.Module):
         num_classes: int,
         *,
         rngs: nnx.Rngs,
-        width: float | tuple[int, ...] = 1.0,
+        width: Width = 1.0,
     ):
         """Makes the layers for images of this shape, with ``width`` times the units, or so many."""
         first, second = units((300, 100), width)

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from experiments.models.axis import DEVICE_AXIS
-from experiments.models.widths import units
+from experiments.models.widths import Width, units
 
 
 class SmallCNN(nnx.Module):
@@ -19,7 +19,7 @@ class SmallCNN(nnx.Module):
         num_classes: int,
         *,
         rngs: nnx.Rngs,
-        width: float | tuple[int, ...] = 1.0,
+        width: Width = 1.0,
     ):
         """Makes the layers for images of this shape, with ``width`` times the units, or so many."""
         first, second, third, hidden = units((32, 64, 128, 96), width)

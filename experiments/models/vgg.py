@@ -1,5 +1,6 @@
 """VGG16 for 32 x 32 images."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ from flax import nnx
 from experiments.models.axis import DEVICE_AXIS
 from experiments.models.dropout import Dropout
 from experiments.models.initializers import linear, normal_fan_out
+from experiments.models.widths import Width, units
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 HIDDEN = 512
@@ -30,22 +32,25 @@ class VGG16(nnx.Module):
         *,
         rngs: nnx.Rngs,
         batch_norm: bool = False,
+        width: Width = 1.0,
     ):
-        """Makes the layers for images of this shape."""
+        """Makes the layers for images of this shape, with ``width`` times the units, or so many."""
+        *convolutions, first, second = units((*itertools.chain(*STAGES), HIDDEN, HIDDEN), width)
+        sizes = iter(convolutions)
         conv = partial(nnx.Conv, kernel_size=(3, 3), kernel_init=normal_fan_out, rngs=rngs)
-        height, width, channels = image_shape
+        rows, columns, channels = image_shape
         self.batch_norm = batch_norm
-        for stage, sizes in enumerate(STAGES, 1):
-            for i, size in enumerate(sizes, 1):
+        for stage, full in enumerate(STAGES, 1):
+            for i, size in enumerate(itertools.islice(sizes, len(full)), 1):
                 setattr(self, f"conv{stage}_{i}", conv(channels, size))
                 if batch_norm:
                     norm = nnx.BatchNorm(size, momentum=0.9, axis_name=DEVICE_AXIS, rngs=rngs)
                     setattr(self, f"norm{stage}_{i}", norm)
                 channels = size
-            height, width = max(1, height // 2), max(1, width // 2)
-        self.dense1 = linear(channels * height * width, HIDDEN, rngs)
-        self.dense2 = linear(HIDDEN, HIDDEN, rngs)
-        self.head = linear(HIDDEN, num_classes, rngs)
+            rows, columns = max(1, rows // 2), max(1, columns // 2)
+        self.dense1 = linear(channels * rows * columns, first, rngs)
+        self.dense2 = linear(first, second, rngs)
+        self.head = linear(second, num_classes, rngs)
         if not batch_norm:
             self.dropout1, self.dropout2 = Dropout(0.5, rngs=rngs), Dropout(0.5, rngs=rngs)
 

@@ -37,7 +37,17 @@ def test_a_row_for_every_network_and_every_kernel(tmp_path):
     (tmp_path / gains.INFERENCE).write_text(
         json.dumps(MADE | {"model": "small_cnn", "networks": networks})
     )
+    size = {"weights": 2e6, "bytes": 8e6, "flops": 5e9}
+    network = {
+        "before": size,
+        "after": {name: x / 4 for name, x in size.items()},
+        "costs": {"8": {"before": cost(0.2, 1.0), "after": cost(0.05, 0.25)}},
+        "difference": 2e-7,
+    }
+    cut = MADE | {"removed": 0.5, "width": 1.0, "networks": {"vgg16": network}}
+    (tmp_path / gains.COMPACTED).write_text(json.dumps(cut))
     only = gains.render(tmp_path)
+    assert "| vgg16, 32-32-3 | 2 → 0.5 | 8 → 2 | 5,000 → 1,250 | 200 → 50 | 0.25 | 2e-07 |" in only
     assert "| 50 %, cut out | 500 | 20 | 1.000 | 0.50 |" in only
     assert "Sparse products" not in only
     (tmp_path / gains.SPARSE).write_text(json.dumps(MADE | {"block": 16, "products": products}))

@@ -155,15 +155,6 @@ def test_the_ends_of_the_networks_are_layers(name):
     assert set(models.ENDS[name]) <= set(params)
 
 
-def test_a_network_without_a_width_is_refused():
-    message = (
-        "model (for another width) must be one of mlp, small_cnn, small_cnn_quarter, "
-        "small_cnn_sixteenth, got 'lenet5'."
-    )
-    with pytest.raises(ValueError, match=exactly(message)):
-        models.build("lenet5", (28, 28, 1), 10, width=0.5)
-
-
 @pytest.mark.parametrize("rate", ["rewind", "continue", "low"])
 def test_the_learning_rate_after_one_pruning(make_job, tmp_path, rate):
     settings = one_shot.Settings(rate=rate, low_rate=0.2)
