@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
+from experiments.folder import RunFolder
 
 LOST = 76
 """The exit status of a process that ends because another one is lost (EX_PROTOCOL)."""

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
+from experiments.folder import RunFolder
 from experiments.log import Row
 from experiments.parallel import DataParallel
 

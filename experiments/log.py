@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from experiments.checkpoint import RunFolder
 from experiments.faults import naming, whole
+from experiments.folder import RunFolder
 from experiments.tensorboard import EventFile
 
 Row = dict[str, Any]

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import compilation_cache, data, distributed, plan, preemption, report
-from experiments.checkpoint import RunFolder
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, default_name
 from experiments.faults import explain
+from experiments.folder import RunFolder
 from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices

@@ -23,11 +23,11 @@ from rich.console import Console
 
 from experiments import data, provenance
 from experiments.analysis.pages import PAGES
-from experiments.checkpoint import RunFolder
 from experiments.checks import check_integer
 from experiments.config import Config, Runtime
 from experiments.configs import command as command
 from experiments.configs import folder_of as folder_of
+from experiments.folder import RunFolder
 from experiments.health import DivergedError
 from experiments.log import Row, append_row, read_rows
 from experiments.methods import METHODS

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from experiments import plan, provenance
 from experiments.analysis.compiled_report import FILE
-from experiments.checkpoint import write_json
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS
+from experiments.folder import write_json
 from experiments.parallel import use_devices
 
 DEVICES = 256

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import data, provenance
-from experiments.checkpoint import RunFolder
 from experiments.checks import check
 from experiments.config import Config
 from experiments.configs import PRESETS
 from experiments.datasets import GENERATED
+from experiments.folder import RunFolder
 from experiments.log import Row, read_rows
 
 FILE = "paper_paths.csv"

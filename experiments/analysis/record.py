@@ -12,8 +12,8 @@ from rich.console import Console
 
 from experiments import data, provenance
 from experiments.analysis.runs import Run
-from experiments.checkpoint import write_json
 from experiments.checks import check
+from experiments.folder import write_json
 from experiments.log import Row
 
 Draw = Callable[[Row, Path], None]

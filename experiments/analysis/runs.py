@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from experiments import data, kept
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
 from experiments.checks import check
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS, command
+from experiments.folder import RunFolder
 from experiments.log import Row, read_rows
 from experiments.parallel import DataParallel, use_devices
 from experiments.train import Job

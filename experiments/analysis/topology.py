@@ -19,8 +19,8 @@ from rich.table import Table
 
 from experiments.analysis import record
 from experiments.analysis.runs import Run
-from experiments.checkpoint import Masks
 from experiments.checks import check
+from experiments.folder import Masks
 from experiments.log import Row
 from experiments.plotting import COLORS, plt
 from experiments.studies.frontier_figures import DPI, WIDTH, finish

@@ -27,9 +27,9 @@ from rich.console import Console
 from experiments import plan, provenance
 from experiments.analysis.tpu_cases import BATCH_EACH, CASES, Case
 from experiments.analysis.tpu_report import FILE
-from experiments.checkpoint import write_json
 from experiments.config import Config, Runtime
 from experiments.configs import PRESETS
+from experiments.folder import write_json
 
 PyTree = Any
 # Of a machine without TPUs, which libtpu would otherwise ask the network for.

@@ -25,8 +25,8 @@ from experiments.bench import networks
 from experiments.bench.networks import INPUTS, Network
 from experiments.bench.shown import Shown
 from experiments.bench.timing import interleaved, plain
-from experiments.checkpoint import write_json
 from experiments.checks import check, check_finite, check_integer
+from experiments.folder import write_json
 from experiments.log import Row
 from experiments.methods._channels import unit_masks
 from experiments.models import channels

@@ -24,8 +24,8 @@ from rich.table import Table
 from experiments import models, provenance
 from experiments.bench import networks
 from experiments.bench.timing import Cost, interleaved
-from experiments.checkpoint import write_json
 from experiments.checks import check, check_choice, check_integer
+from experiments.folder import write_json
 from experiments.methods._channels import unit_masks
 from experiments.methods._width import closest_width
 from experiments.models import channels

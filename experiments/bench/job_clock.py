@@ -80,7 +80,7 @@ def _watch(clock: Clock) -> None:
     """Puts the clock around the parts of a run."""
     import jax
 
-    from experiments import checkpoint, data, log, parallel, report, train
+    from experiments import checkpoint, data, log, loop, parallel, report, step
     from experiments.methods import METHODS
 
     def heard(event: str, duration_secs: float, **_: Any) -> None:
@@ -90,7 +90,7 @@ def _watch(clock: Clock) -> None:
     jax.monitoring.register_event_duration_secs_listener(heard)
     places: list[tuple[Any, str, str]] = [
         (data, "load", "data"),
-        (train, "sparsity_report", "evaluate"),
+        (loop, "sparsity_report", "evaluate"),
         (log.Log, "write", "log"),
         (report, "show", "report"),
         (report, "figure", "report"),
@@ -104,7 +104,7 @@ def _watch(clock: Clock) -> None:
 
     def wrapped(self: Any, function: Any, **kwargs: Any) -> Any:
         made = wrap(self, function, **kwargs)
-        if getattr(function, "func", None) is not train._evaluation_step:
+        if getattr(function, "func", None) is not step.evaluation_step:
             return made
         return clock.timed("evaluate", lambda *args: jax.block_until_ready(made(*args)))
 

@@ -8,7 +8,7 @@ Earlier releases wrote one command for all parts; their files are read as if eac
 import json
 from pathlib import Path
 
-from experiments.checkpoint import write_json
+from experiments.folder import write_json
 from experiments.log import Row
 
 _ORIGIN = ("config", "command", "versions", "python", "device", "load")

@@ -26,8 +26,8 @@ from rich.table import Table
 from experiments import models, provenance
 from experiments.bench.networks import INPUTS
 from experiments.bench.timing import Cost, interleaved
-from experiments.checkpoint import write_json
 from experiments.checks import check, check_integer
+from experiments.folder import write_json
 from grda_optax import to_bcoo, to_csr
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from experiments import data, faults, run
-from experiments.checkpoint import Checkpoints, RunFolder, checksum, whole, write_json
+from experiments.checkpoint import Checkpoints, checksum
+from experiments.faults import whole
+from experiments.folder import RunFolder, write_json
 from experiments.log import read_rows
 
 from ..grda_optax.trees import assert_same_bits

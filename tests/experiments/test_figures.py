@@ -24,10 +24,10 @@ from experiments.analysis import (
 )
 from experiments.analysis.curvature import Curvature
 from experiments.analysis.pages import PAGES
-from experiments.checkpoint import RunFolder
 from experiments.collapse import collapsed
 from experiments.config import Config, Runtime
 from experiments.data import Split
+from experiments.folder import RunFolder
 from experiments.methods import METHODS
 from experiments.methods._allocation import erdos_renyi_kernel
 from experiments.parallel import DataParallel

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.checkpoint import RunFolder
 from experiments.config import Config
 from experiments.configs import PRESETS, command, default_name
+from experiments.folder import RunFolder
 from experiments.log import read_rows
 
 DEFAULT = Config().to_json()

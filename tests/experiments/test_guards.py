@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from experiments import data, guards, wrapping
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
+from experiments.folder import RunFolder
 from experiments.health import DivergedError
 from experiments.methods import METHODS
 from experiments.models import Model

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from experiments import data
-from experiments.checkpoint import RunFolder
 from experiments.config import Config
+from experiments.folder import RunFolder
 
 from ..grda_optax.trees import assert_same_bits
 from .conftest import SHORT, change, exactly

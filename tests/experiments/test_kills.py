@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import preemption
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
+from experiments.folder import RunFolder
 from experiments.log import read_rows
 
 from ..grda_optax.trees import assert_same_bits

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from experiments import accumulation, data, precision, train, wrapping
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
 from experiments.config import Config
+from experiments.folder import RunFolder
 from experiments.methods import METHODS
 from experiments.models.axis import DEVICE_AXIS
 from experiments.remat import rematerialised

@@ -12,12 +12,12 @@ import pytest
 
 from experiments import data, provenance, run
 from experiments.analysis import paper_path
-from experiments.checkpoint import RunFolder
 from experiments.config import Config
 from experiments.configs import PRESETS
+from experiments.folder import RunFolder
 from experiments.log import append_row, read_rows
 from experiments.optimizers import learning_rate_schedule
-from experiments.train import _loss_and_statistics
+from experiments.step import loss_and_statistics
 
 from .conftest import SHORT, change
 
@@ -128,7 +128,7 @@ def test_smoothed_labels(smoothing, make_job, tmp_path, digits):
     job = make_job(tmp_path, change(SHORT, label_smoothing=smoothing))
     params, statistics = job.start()
     batch = data.batch(digits.train, 0, 0, 16)
-    found, _ = _loss_and_statistics(job, params, statistics, batch)
+    found, _ = loss_and_statistics(job, params, statistics, batch)
     logits, _ = job.model.apply(params, statistics, jnp.asarray(batch.inputs), False)
     losses = -jax.nn.log_softmax(logits)
     own = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)

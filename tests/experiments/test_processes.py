@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
 from experiments.configs import digits as preset
 from experiments.distributed import LOST, LastWords
+from experiments.folder import RunFolder
 from experiments.log import read_rows
 from experiments.preemption import STATUS
 

@@ -11,8 +11,9 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import run
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
 from experiments.config import Config
+from experiments.folder import RunFolder
 from experiments.log import read_rows
 
 SHORT = ["digits", "--epochs", "3", "--batch-size", "128", "--no-progress"]

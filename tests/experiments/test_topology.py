@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments.analysis import topology
 from experiments.analysis.topology import Epoch, Topology
-from experiments.checkpoint import RunFolder
+from experiments.folder import RunFolder
 from grda_optax import nonzero_mask
 
 from .conftest import SHORT, change

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.checkpoint import Checkpoints, RunFolder
+from experiments.checkpoint import Checkpoints
 from experiments.config import Config
+from experiments.folder import RunFolder
 from experiments.health import DivergedError
 from experiments.methods.grda import Settings
 from grda_optax import grda, sparsity_report
