@@ -13,7 +13,7 @@ import sys
 import tyro
 from rich.console import Console
 
-from experiments import study
+from experiments import errors, study
 from experiments.checks import check_integer
 from experiments.log import Row, append_row
 from experiments.studies.contenders import CONTENDERS
@@ -72,7 +72,7 @@ def main() -> int:
     try:
         check_integer("workers", arguments.workers, 1)
     except ValueError as error:
-        console.print(f"[red]error:[/red] {error}")
+        errors.tell(error)
         return 2
     if arguments.time:
         time(console)

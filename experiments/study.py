@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import tyro
 from rich.console import Console
 
-from experiments import data, provenance
+from experiments import data, errors, provenance
 from experiments.analysis.pages import PAGES
 from experiments.checks import check_integer
 from experiments.config import Config, Runtime
@@ -252,12 +252,12 @@ def main() -> int:
     names = arguments.studies or tuple(STUDIES)
     unknown = [name for name in names if name not in STUDIES]
     if unknown:
-        console.print(f"[red]error:[/red] studies are {', '.join(STUDIES)}, got {unknown[0]!r}.")
+        errors.tell(f"studies are {', '.join(STUDIES)}, got {unknown[0]!r}.")
         return 2
     try:
         check_integer("workers", arguments.workers, 1)
     except ValueError as error:
-        console.print(f"[red]error:[/red] {error}")
+        errors.tell(error)
         return 2
     if not arguments.render_only:
         for name in names:

@@ -112,7 +112,7 @@ def _nonzero(params: PyTree) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.WithData):
     """Whether a path of low loss leads from SGD's solution to gRDA's."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -131,10 +131,6 @@ class Arguments:
     """Points along each side of the plane; 0 leaves it out."""
     plane_examples: int | None = 5000
     """Of the training set, on which the plane is scored; None is all of it."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data; by default where TFDS always does."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

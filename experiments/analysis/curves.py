@@ -106,15 +106,11 @@ def render(folder: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.WithData):
     """Loss, accuracy and sparsity of some runs along training."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data; by default where TFDS always does."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

@@ -196,13 +196,11 @@ def render(folder: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.Saved):
     """Where the zeros of some runs are, layer by layer."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

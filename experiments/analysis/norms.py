@@ -127,15 +127,11 @@ def render(folder: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.WithData):
     """How concentrated the weights of some runs are along training."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs that were trained with --keep-params."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data; by default where TFDS always does."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from experiments import data, provenance
+from experiments import data, errors, provenance
 from experiments.checks import check
 from experiments.config import Config
 from experiments.configs import PRESETS
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in paths:
             _show(Path(path), console)
     except ValueError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.tell(error)
         return 2
     return 0
 

@@ -178,7 +178,7 @@ def render(folder: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.WithData):
     """Which share of the way from SGD to gRDA is steep, along training."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -191,10 +191,6 @@ class Arguments:
     """Of the training set, for the Hessian; None is all of it."""
     tolerance: float = 1e-3
     """Of the eigenpairs, in units of the largest eigenvalue."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data; by default where TFDS always does."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

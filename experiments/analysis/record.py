@@ -1,5 +1,6 @@
 """What an analysis leaves: numbers that say where they come from, and the figure made of them."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 
-from experiments import data, provenance
+from experiments import data, errors, provenance
 from experiments.analysis.runs import Run
 from experiments.checks import check
 from experiments.folder import write_json
@@ -18,6 +19,22 @@ from experiments.log import Row
 
 Draw = Callable[[Row, Path], None]
 Arguments = TypeVar("Arguments")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What every analysis takes from the command line."""
+
+    save: str | None = None
+    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithData(Saved):
+    """And one that reads the data of its runs."""
+
+    data_dir: Path | None = None
+    """Where TFDS keeps its data; by default where TFDS always does."""
 
 
 def write(
@@ -114,7 +131,7 @@ def main(
         check(fits, "save", save, "made of small letters, digits and underscores")
         analyse(parsed, console)
     except (ValueError, data.DataNotFoundError) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.tell(error)
         return 2
     except KeyboardInterrupt:
         console.print("Interrupted; nothing was written.")

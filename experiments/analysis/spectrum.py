@@ -147,7 +147,7 @@ def render(folder: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.WithData):
     """The density of the Hessian's eigenvalues where some runs end."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -158,10 +158,6 @@ class Arguments:
     """With the Hessian, for each of them."""
     examples: int | None = 5000
     """Of the training set; None is all of it."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data; by default where TFDS always does."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

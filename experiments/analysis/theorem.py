@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import provenance
+from experiments import errors, provenance
 from experiments.analysis import least_squares
 from experiments.analysis.trained import Network, network
 from experiments.analysis.without_retraining import METHODS, Settings, kernels
@@ -159,7 +159,7 @@ def main() -> int:
     every = ("law", *PROBLEMS)
     unknown = [name for name in arguments.problems if name not in every]
     if unknown:
-        console.print(f"[red]error:[/red] problems are {', '.join(every)}, got {unknown[0]!r}.")
+        errors.tell(f"problems are {', '.join(every)}, got {unknown[0]!r}.")
         return 2
     done = [row["config"] for row in read_rows(ROWS)]
     for config in planned(arguments.problems or every):

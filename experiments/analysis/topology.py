@@ -193,13 +193,11 @@ def measure_run(run: Run) -> Topology:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(record.Saved):
     """How the zeros of a run move, and when they settle."""
 
     run: tyro.conf.Positional[Path]
     """The folder of one method's run, which was trained with --keep-masks."""
-    save: str | None = None
-    """Also write into experiments/results, under this name: RESULTS.md shows what is there."""
 
 
 def analyse(arguments: Arguments, console: Console) -> Row:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tyro
 from rich.console import Console
 
-from experiments import provenance
+from experiments import errors, provenance
 from experiments.bench import sections
 from experiments.bench.arguments import Arguments
 from experiments.bench.parts import PARTS
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.validate()
         run(parsed, shlex.join(["python", "-m", "experiments.bench", *words]), console)
     except ValueError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.tell(error)
         return 2
     return 0
 

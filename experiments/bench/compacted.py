@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import provenance
+from experiments import errors, provenance
 from experiments.bench import networks
 from experiments.bench.networks import INPUTS, Network
 from experiments.bench.shown import Shown
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = tyro.cli(Arguments, prog=prog, args=words)
         parsed.validate()
     except ValueError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.tell(error)
         return 2
     load = os.getloadavg()[0]  # before, since what is timed here adds to it
     rows: dict[str, Row] = {}

@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import models, provenance
+from experiments import errors, models, provenance
 from experiments.bench.networks import INPUTS
 from experiments.bench.timing import Cost, interleaved
 from experiments.checks import check, check_integer
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = tyro.cli(Arguments, prog=prog, args=words)
         parsed.validate()
     except ValueError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.tell(error)
         return 2
     load = os.getloadavg()[0]  # before, since what is timed here adds to it
     rows = measure(parsed)

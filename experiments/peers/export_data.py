@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import data, models
+from experiments import data, errors, models
 from experiments.checks import check, check_integer
 from experiments.config import Dataset, ModelName
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arrays = export(dataset, parsed.model, parsed.seeds, parsed.epochs)
         arrays["dataset"] = np.array(parsed.dataset)
     except (ValueError, data.DataNotFoundError) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        errors.tell(error)
         return 2
     np.savez(parsed.path, **arrays)
     console.print(f"Written to [bold]{parsed.path}[/bold].", soft_wrap=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from experiments import errors
 from experiments.log import Row, read_rows
 from experiments.peers import export_data
 from experiments.provenance import RESULTS
@@ -148,7 +149,7 @@ def main() -> int:
     console = Console()
     python = tyro.cli(Arguments, prog="python -m experiments.peers.pat").python
     if not python.is_file():
-        console.print(f"[red]error:[/red] python must be an interpreter, got {str(python)!r}.")
+        errors.tell(f"python must be an interpreter, got {str(python)!r}.")
         return 2
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "fashion_mnist.npz")
@@ -161,7 +162,7 @@ def main() -> int:
             # Of its path nothing may be seen: the script imports its own libraries alone.
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                console.print(f"[red]error:[/red] {done.stderr.strip().splitlines()[-1]}")
+                errors.tell(done.stderr.strip().splitlines()[-1])
                 return 1
             row = read_rows(ROWS)[-1]
             console.print(

@@ -404,4 +404,4 @@ def test_the_committed_file_is_rendered():
 )
 def test_what_cannot_be_measured_is_named_at_once(words, message, capsys):
     assert bench.main(words) == 2
-    assert message in " ".join(capsys.readouterr().out.split())
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -273,7 +273,7 @@ def test_every_network_has_inputs_and_is_cut_by_the_bench():
 )
 def test_what_cannot_be_timed_is_named_at_once(words, message, capsys):
     assert bench.main(words) == 2
-    assert message in " ".join(capsys.readouterr().out.split())
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_as_many_numbers_as_there_are_layers():

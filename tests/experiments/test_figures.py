@@ -246,7 +246,7 @@ def test_without_a_record_there_is_no_page(name, tmp_path):
 
 def test_names_that_are_no_files_are_refused(capsys):
     assert norms.main(["somewhere", "--save", "../x"]) == 2
-    assert "save must be made of small letters" in " ".join(capsys.readouterr().out.split())
+    assert "save must be made of small letters" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

@@ -185,7 +185,7 @@ def test_runs_without_a_published_path_are_refused(tmp_path, capsys):
     folder.open(SHORT)
     assert paper_path.main([str(folder.path)]) == 2
     assert "a run of grda with c and mu that the paper has for mlp on digits" in "".join(
-        capsys.readouterr().out.splitlines()
+        capsys.readouterr().err.splitlines()
     )
     assert paper_path.main([str(tmp_path)]) == 2
 

@@ -64,7 +64,7 @@ def test_pixels_and_initial_weights(digits, arrays):
 )
 def test_bad_arguments(words, message, capsys):
     assert export_data.main(words) == 2
-    assert capsys.readouterr().out == f"error: {message}\n"
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_a_peer_needs_nothing_of_this_project():

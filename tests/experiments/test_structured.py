@@ -92,4 +92,4 @@ def test_inference_from_end_to_end(tmp_path, capsys, monkeypatch):
 )
 def test_what_cannot_be_timed_is_named_at_once(words, message, capsys):
     assert inference.main(words) == 2
-    assert message in " ".join(capsys.readouterr().out.split())
+    assert message in " ".join(capsys.readouterr().err.split())

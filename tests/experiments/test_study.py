@@ -152,4 +152,4 @@ def test_spread_by_hand():
 def test_too_few_workers_are_refused_at_once(command, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["command", "--workers", "0"])
     assert command.main() == 2
-    assert "workers must be an integer >= 1, got 0." in capsys.readouterr().out
+    assert "workers must be an integer >= 1, got 0." in capsys.readouterr().err

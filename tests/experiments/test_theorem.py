@@ -161,5 +161,5 @@ def test_what_is_done_is_not_done_again(rows_file, monkeypatch):
 def test_a_problem_that_is_not_there(rows_file, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["theorem", "imagenet"])
     assert theorem.main() == 2
-    assert "problems are law, digits" in capsys.readouterr().out
+    assert "problems are law, digits" in capsys.readouterr().err
     assert not rows_file.exists()

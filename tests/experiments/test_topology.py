@@ -119,5 +119,5 @@ def test_masks_that_are_not_all_there_are_named(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"^run must be a run with --keep-masks from the first"):
         topology.analyse(topology.Arguments(tmp_path), console)
     assert topology.main([str(tmp_path)]) == 2
-    assert "from the first step to the last" in " ".join(capsys.readouterr().out.split())
+    assert "from the first step to the last" in " ".join(capsys.readouterr().err.split())
     assert not folder.analysis("topology").with_suffix(".json").exists()
