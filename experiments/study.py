@@ -10,10 +10,13 @@ these rows alone, with `--render-only` without training anything.
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -137,9 +140,19 @@ def plan(runs: list[tuple[Config, str]], done: list[Config]) -> tuple[list[Plann
     return first, second
 
 
-def _pin(cores: Any) -> None:
+def _begin(cores: Any) -> None:
     """Gives a worker a core of its own: two runs side by side beat one on two cores."""
-    os.sched_setaffinity(0, {cores.get()})
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, {cores.get()})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Else a worker would train on where the command is killed, and nobody would take its row."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def run_study(name: str, workers: int, console: Console) -> None:
@@ -155,13 +168,15 @@ def run_study(name: str, workers: int, console: Console) -> None:
         data.load(dataset)  # prepared once, not by every worker
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
-    for core in sorted(os.sched_getaffinity(0))[:workers]:
-        cores.put(core)
+    if hasattr(os, "sched_getaffinity"):
+        available = sorted(os.sched_getaffinity(0))
+        for core in itertools.islice(itertools.cycle(available), workers):
+            cores.put(core)
     epochs = getattr(study, "EPOCHS", False)
     finished = 0
     failed: list[BaseException] = []
     with (
-        concurrent.futures.ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool,
+        concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (cores,)) as pool,
         contextlib.ExitStack() as stack,
     ):
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # after ^C begin no more

@@ -58,8 +58,8 @@ class Arguments:
     job: tuple[str, ...] = ("digits",)
     """Of job: the words after `python -m experiments.run`."""
     rounds: int = 15
-    """How often each is timed; the medians are shown. Lanczos, the large network, compilations and
-    jobs a third as often."""
+    """How often each is timed; the medians are shown. Lanczos, the large network and jobs a
+    third as often, compilations a fifth."""
     save: Path | None = None
     """A JSON file to write to, with versions, device and command; what it has of other parts
     stays."""

@@ -120,7 +120,7 @@ PARTS: dict[str, Measured] = {
     ),
     "compilation": Measured(
         ("compiled_leaves", "rounds"),
-        lambda told: compiling.measure(told.compiled_leaves, math.ceil(told.rounds / 3)),
+        lambda told: compiling.measure(told.compiled_leaves, math.ceil(told.rounds / 5)),
         lambda data, _: compiling.shown(data),
     ),
     "devices": Measured(

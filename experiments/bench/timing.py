@@ -43,10 +43,16 @@ def interleaved(blocks: Mapping[str, Block], rounds: int, steps: int) -> dict[st
             if isinstance(told, float):
                 passed = told
             seconds[name].append(passed / steps)
+    return compared(seconds)
+
+
+def compared(seconds: Mapping[str, list[float]]) -> dict[str, Cost]:
+    """From the seconds of every round, the same for all; the first is the measure of the others."""
+    first = next(iter(seconds.values()))
     return {
         name: Cost(
             statistics.median(mine),
-            statistics.median(x / y for x, y in zip(mine, seconds[names[0]], strict=True)),
+            statistics.median(x / y for x, y in zip(mine, first, strict=True)),
         )
         for name, mine in seconds.items()
     }
