@@ -33,13 +33,20 @@ def inference(saved: Row) -> str:
     for name, row in networks.items():
         costs = [Cost(**row["costs"][n]) for n in batches]
         times = [x for c in costs for x in (f"{1000 * c.seconds:.3f}", f"{c.ratio:.2f}")]
-        lines.append([name, f"{row['flops']:,}", f"{row['bytes']:,}", *times])
-    header = ["network", "operations", "bytes"]
+        units = "-".join(map(str, row["units"]))
+        lines.append([name, units, f"{row['flops']:,}", f"{row['bytes']:,}", *times])
+    header = ["network", "units", "operations", "bytes"]
     header += [x for n in batches for x in (f"ms, batch {n}", "over dense")]
+    smaller = [x for name, x in networks.items() if name.endswith("cut out")]
+    no_faster = any(x["costs"][n]["ratio"] > 1 for x in smaller for n in batches)
+    remark = (
+        "\n\nFewer operations are not always fewer milliseconds: convolutions are compiled better "
+        "for some numbers of units than for others, so look at the time of the width that you get."
+    )
     return (
         f"### Whole units: `{saved['model']}`\n\n{_made(saved)} *Zeros* leaves the arrays as large "
         "as they were, *cut out* is what `compact` gives; the units that go are those that the "
-        f"smaller network has not.\n\n{tables.markdown(header, lines)}"
+        f"smaller network has not.\n\n{tables.markdown(header, lines)}{remark if no_faster else ''}"
     )
 
 

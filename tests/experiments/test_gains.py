@@ -17,8 +17,13 @@ def test_nothing_has_been_timed_yet(tmp_path):
 
 def test_a_row_for_every_network_and_every_kernel(tmp_path):
     networks = {
-        "dense": {"flops": 1000, "bytes": 40, "costs": {"1": cost(0.002, 1.0)}},
-        "50 %, cut out": {"flops": 500, "bytes": 20, "costs": {"1": cost(0.001, 0.5)}},
+        "dense": {"units": [8, 4], "flops": 1000, "bytes": 40, "costs": {"1": cost(0.002, 1.0)}},
+        "50 %, cut out": {
+            "units": [6, 3],
+            "flops": 500,
+            "bytes": 20,
+            "costs": {"1": cost(0.001, 0.5)},
+        },
     }
     products = [
         {
@@ -48,9 +53,16 @@ def test_a_row_for_every_network_and_every_kernel(tmp_path):
     (tmp_path / gains.COMPACTED).write_text(json.dumps(cut))
     only = gains.render(tmp_path)
     assert "| vgg16, 32-32-3 | 2 → 0.5 | 8 → 2 | 5,000 → 1,250 | 200 → 50 | 0.25 | 2e-07 |" in only
-    assert "| 50 %, cut out | 500 | 20 | 1.000 | 0.50 |" in only
+    assert "| 50 %, cut out | 6-3 | 500 | 20 | 1.000 | 0.50 |" in only
+    assert "not always fewer milliseconds" not in only
     assert "Sparse products" not in only
     (tmp_path / gains.SPARSE).write_text(json.dumps(MADE | {"block": 16, "products": products}))
     both = gains.render(tmp_path)
     assert both.startswith(only)
     assert "| mlp dense1/kernel | 4 by 2 | 1 | 1.0 | never | 90 |" in both
+
+    networks["50 %, cut out"]["costs"]["1"] = cost(0.003, 1.5)
+    (tmp_path / gains.INFERENCE).write_text(
+        json.dumps(MADE | {"model": "small_cnn", "networks": networks})
+    )
+    assert "not always fewer milliseconds" in gains.render(tmp_path)
