@@ -26,6 +26,7 @@ from rich.console import Console
 
 from experiments import data, errors, provenance
 from experiments.analysis.pages import PAGES
+from experiments.bench import gains
 from experiments.checks import check_integer
 from experiments.config import Config, Runtime
 from experiments.configs import command as command
@@ -236,16 +237,19 @@ def render() -> None:
 
 
 def write_readme(readme: Path) -> None:
-    """Puts the summaries of the studies that have one between the marks in the README."""
-    begin, end = "<!-- results -->\n", "<!-- end of results -->"
-    before, rest = readme.read_text().split(begin)
-    _, after = rest.split(end)
+    """Puts what was measured in short between the marks in the README."""
     parts = [
         study.summary(rows)
         for name, study in STUDIES.items()
         if hasattr(study, "summary") and (rows := shown_rows(name))
     ]
-    readme.write_text(before + begin + "\n" + "\n\n".join(parts) + "\n\n" + end + after)
+    text = readme.read_text()
+    for mark, found in (("gains", gains.summary(RESULTS)), ("results", "\n\n".join(parts))):
+        begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}\n{found}\n\n{end}{after}"
+    readme.write_text(text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What zeros save: the tables of smaller networks and of sparse products, from `--save`'s files."""
+"""What zeros save: the tables of files, smaller networks and sparse products, from `--save`'s."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,81 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench import compacted
+from experiments.bench import compacted, files
 from experiments.bench.sparse_execution import break_even
 from experiments.bench.timing import Cost
 from experiments.log import Row
 from experiments.studies import tables
 
 title = "What zeros save"
-INFERENCE, COMPACTED, SPARSE = "inference.json", "compacted.json", "sparse_execution.json"
+FILES, INFERENCE = "files.json", "inference.json"
+LARGE = 10**7
+"""Operations an example, from which on a network's times are shown in short."""
+COMPACTED, SPARSE = "compacted.json", "sparse_execution.json"
 
 
 def render(folder: Path) -> str:
     """What has been timed so far, and nothing if that is nothing."""
-    pages = {INFERENCE: inference, COMPACTED: networks, SPARSE: products}
+    pages = {FILES: in_files, INFERENCE: inference, COMPACTED: networks, SPARSE: products}
     found = {page: folder / name for name, page in pages.items()}
     return "\n\n".join(
         page(json.loads(path.read_text())) for page, path in found.items() if path.exists()
     )
+
+
+def summary(folder: Path) -> str:
+    """The same in a few lines; nothing if nothing has been measured."""
+    pages = {FILES: _smallest_file, COMPACTED: _smaller_networks, SPARSE: _sparse_products}
+    found = {page: folder / name for name, page in pages.items()}
+    lines = [page(json.loads(path.read_text())) for page, path in found.items() if path.exists()]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _smallest_file(saved: Row) -> str:
+    row = min(saved["files"], key=lambda row: abs(row["sparsity"] - 0.9))
+    part = {name: f"{row[name] / row['dense']:.3f}" for name in files.FORMS}
+    of = f"{saved['weights']:,} float32 weights with {100 * row['sparsity']:g} % zeros"
+    return (
+        f"A file of {of} takes {part['sparse']} of the "
+        f"dense one's bytes, or {part['deflate']} deflated; gzip takes {part['gzip']}, and a list "
+        f"of indices {part['coo']} (`{saved['command']}`)."
+    )
+
+
+def _smaller_networks(saved: Row) -> str:
+    times = []
+    large = [item for item in saved["networks"].items() if item[1]["before"]["flops"] >= LARGE]
+    for name, row in large:
+        batch, costs = next(iter(row["costs"].items()))
+        before, after = (1000 * costs[x]["seconds"] for x in ("before", "after"))
+        times.append(f"{name} {before:.3g} → {after:.3g}")
+    return (
+        f"Milliseconds for {batch} example{'s' if batch != '1' else ''} without "
+        f"{100 * saved['removed']:g} % of the units of every layer, on {saved['device']}: "
+        f"{', '.join(times)} (`{saved['command']}`)."
+    )
+
+
+def _sparse_products(saved: Row) -> str:
+    points = [break_even(rows, "bcoo") for rows in _by_product(saved).values()]
+    least, most = (f([1.0 if x is None else x for x in points]) for f in (min, max))
+    worst = "never" if most == 1 else f"from {100 * most:g} % on"
+    return (
+        f"A sparse product (BCOO) is faster than the dense one from {100 * least:g} % zeros on in "
+        f"the best of {len(points)} cases, and {worst} in the worst (`{saved['command']}`)."
+    )
+
+
+def _by_product(saved: Row) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in saved["products"]:
+        groups.setdefault((row["layer"], *row["shape"], row["rows"]), []).append(row)
+    return groups
+
+
+def in_files(saved: Row) -> str:
+    """Bytes on a disk, beside those of other formats."""
+    return f"### Files\n\nMade by `{saved['command']}`.\n\n{files.shown(saved).markdown()}"
 
 
 def inference(saved: Row) -> str:
@@ -60,9 +118,7 @@ def networks(saved: Row) -> str:
 
 def products(saved: Row) -> str:
     """From how many zeros on a sparse product is faster than the dense one."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in saved["products"]:
-        groups.setdefault((row["layer"], *row["shape"], row["rows"]), []).append(row)
+    groups = _by_product(saved)
     forms = [name for name in saved["products"][0]["costs"] if name != "dense"]
     lines = []
     for (layer, inputs, outputs, examples), rows in groups.items():

@@ -1,6 +1,5 @@
 """The update alone by the number of weights and of leaves, beside optax's and beside a copy."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import provenance
 from experiments.bench.shown import Shown
 from experiments.bench.timing import Block, Cost, in_place, interleaved, plain
 from experiments.bench.updates import count, in_place_update, kernels
@@ -44,7 +44,7 @@ def copying(total: int) -> Callable[[], None]:
     """A copy, on all cores, that reads and writes ``total`` bytes together: the memory's limit."""
     size = total // 8
     source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
-    cores = len(os.sched_getaffinity(0)) if total >= PARALLEL_BYTES else 1
+    cores = provenance.cores() if total >= PARALLEL_BYTES else 1
     pool = ThreadPoolExecutor(cores)
     parts = list(zip(np.array_split(target, cores), np.array_split(source, cores), strict=True))
 

@@ -1,0 +1,127 @@
+"""How large a file of a network with zeros is: as it is here, packed in general, and by indices.
+
+python -m experiments.bench.files --save experiments/results/files.json
+"""
+
+import dataclasses
+import gzip
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from safetensors.numpy import save
+
+from experiments import errors, provenance
+from experiments.bench.shown import Shown
+from experiments.checks import check, check_integer
+from experiments.folder import write_json
+from experiments.log import Row
+from grda_optax import save_sparse, to_bcoo
+
+COLUMNS = 1000
+FORMS = {
+    "dense": "safetensors, all weights",
+    "gzip": "that, gzipped",
+    "coo": "COO, two int32 a weight",
+    "sparse": "`save_sparse`",
+    "deflate": "deflated",
+    "bfloat16": "bfloat16",
+}
+"""What is written, and what its column is called."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """One kernel of normally distributed weights, with zeros at random places."""
+
+    weights: int = 1_000_000
+    """How many, a multiple of 1000."""
+    sparsities: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+    """The fractions of zeros."""
+    save: Path | None = None
+    """A JSON file to write to, with versions and command."""
+
+    def validate(self) -> None:
+        """Refuses what cannot be written, naming the argument and its value."""
+        check_integer("weights", self.weights, COLUMNS)
+        fits = self.weights % COLUMNS == 0
+        check(fits, "weights", self.weights, f"a multiple of {COLUMNS}")
+        for sparsity in self.sparsities:
+            check(0 <= sparsity < 1, "sparsities", sparsity, "in [0, 1)")
+        if self.save is not None:
+            check(self.save.parent.is_dir(), "save", str(self.save), "in a folder that exists")
+
+
+def kernel(weights: int, sparsity: float) -> np.ndarray[Any, Any]:
+    """Float32 weights of which so many are zero, to the weight."""
+    rng = np.random.default_rng(0)
+    flat = rng.standard_normal(weights, np.float32)
+    flat[rng.permutation(weights)[: round(sparsity * weights)]] = 0
+    return flat.reshape(-1, COLUMNS)
+
+
+def measure(weights: int, sparsity: float) -> Row:
+    """Bytes of each form."""
+    array = kernel(weights, sparsity)
+    dense = save({"kernel": array})
+    indices = to_bcoo(array)
+    coo = save({"indices": np.asarray(indices.indices), "values": np.asarray(indices.data)})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.safetensors"
+        return {
+            "sparsity": sparsity,
+            "nonzero": int(np.count_nonzero(array)),
+            "dense": len(dense),
+            "gzip": len(gzip.compress(dense, 9, mtime=0)),
+            "coo": len(coo),
+            "sparse": save_sparse(path, {"kernel": array}),
+            "deflate": save_sparse(path, {"kernel": array}, deflate=True),
+            "bfloat16": save_sparse(path, {"kernel": array}, values_dtype="bfloat16"),
+        }
+
+
+def shown(saved: Row) -> Shown:
+    """A line for every fraction of zeros, in parts of the dense file."""
+    lines = []
+    for row in saved["files"]:
+        parts = [f"{row[x] / row['dense']:.4f}" for x in FORMS if x != "dense"]
+        lines.append([f"{100 * row['sparsity']:g}", f"{row['dense']:,}", *parts])
+    header = ["zeros (%)", f"{FORMS['dense']} (bytes)", *list(FORMS.values())[1:]]
+    note = (
+        f"All but the second column are parts of that. {saved['weights']:,} float32 weights; "
+        "*deflated* is `save_sparse(..., deflate=True)`, which compresses the places of the "
+        'zeros, *bfloat16* is `values_dtype="bfloat16"`, which rounds the weights.'
+    )
+    return Shown("Bytes in a file", header, lines, note)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures from the command line; an error of the user's is one line, and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    prog = "python -m experiments.bench.files"
+    try:
+        parsed = tyro.cli(Arguments, prog=prog, args=words)
+        parsed.validate()
+    except ValueError as error:
+        errors.tell(error)
+        return 2
+    saved = {
+        "command": shlex.join([*prog.split(), *words]),
+        "weights": parsed.weights,
+        "files": [measure(parsed.weights, sparsity) for sparsity in parsed.sparsities],
+        **provenance.of("safetensors"),
+    }
+    shown(saved).print(Console())
+    if parsed.save is not None:
+        write_json(parsed.save, saved)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
