@@ -5,6 +5,7 @@ python -m experiments.bench.files --save experiments/results/files.json
 
 import dataclasses
 import gzip
+import io
 import shlex
 import sys
 import tempfile
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 import tyro
 from rich.console import Console
-from safetensors.numpy import save
 
 from experiments import errors, provenance
 from experiments.bench.shown import Shown
@@ -26,7 +26,7 @@ from grda_optax import save_sparse, to_bcoo
 
 COLUMNS = 1000
 FORMS = {
-    "dense": "safetensors, all weights",
+    "dense": "npy, all weights",
     "gzip": "that, gzipped",
     "coo": "COO, two int32 a weight",
     "sparse": "`save_sparse`",
@@ -66,12 +66,18 @@ def kernel(weights: int, sparsity: float) -> np.ndarray[Any, Any]:
     return flat.reshape(-1, COLUMNS)
 
 
+def npy(array: Any) -> bytes:
+    """As numpy's own file, which is a short header before the bytes."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
 def measure(weights: int, sparsity: float) -> Row:
     """Bytes of each form."""
     array = kernel(weights, sparsity)
-    dense = save({"kernel": array})
-    indices = to_bcoo(array)
-    coo = save({"indices": np.asarray(indices.indices), "values": np.asarray(indices.data)})
+    dense = npy(array)
+    coo = to_bcoo(array)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.safetensors"
         return {
@@ -79,7 +85,7 @@ def measure(weights: int, sparsity: float) -> Row:
             "nonzero": int(np.count_nonzero(array)),
             "dense": len(dense),
             "gzip": len(gzip.compress(dense, 9, mtime=0)),
-            "coo": len(coo),
+            "coo": len(npy(coo.indices)) + len(npy(coo.data)),
             "sparse": save_sparse(path, {"kernel": array}),
             "deflate": save_sparse(path, {"kernel": array}, deflate=True),
             "bfloat16": save_sparse(path, {"kernel": array}, values_dtype="bfloat16"),
@@ -115,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command": shlex.join([*prog.split(), *words]),
         "weights": parsed.weights,
         "files": [measure(parsed.weights, sparsity) for sparsity in parsed.sparsities],
-        **provenance.of("safetensors"),
+        **provenance.of(),
     }
     shown(saved).print(Console())
     if parsed.save is not None:

@@ -34,7 +34,7 @@ def test_from_the_command_to_the_page(tmp_path, capsys):
     assert files.main(words) == 0
     saved = json.loads(path.read_text())
     assert [row["sparsity"] for row in saved["files"]] == [0.5, 0.9]
-    assert saved["versions"]["safetensors"]
+    assert saved["versions"]["numpy"]
     page = gains.render(tmp_path)
     assert f"Made by `{saved['command']}`" in page
     row = saved["files"][1]
