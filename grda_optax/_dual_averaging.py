@@ -153,9 +153,9 @@ def dual_averaging(
         >>> tx = optax.chain(optax.adamw(0.01), dual_averaging(ramp, freeze_step=250))
         >>> w = jnp.array([0.7, -0.2])
         >>> state = tx.init(w)
+        >>> gradient, update = jax.jit(jax.grad(lambda w: (w.sum() - 0.5) ** 2)), jax.jit(tx.update)
         >>> for _ in range(500):
-        ...     gradient = jax.grad(lambda w: (w.sum() - 0.5) ** 2)(w)
-        ...     updates, state = tx.update(gradient, state, w)
+        ...     updates, state = update(gradient(w), state, w)
         ...     w = optax.apply_updates(w, updates)
         >>> print(*(f"{x:.3f}" for x in w))
         0.500 0.000

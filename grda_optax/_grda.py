@@ -68,12 +68,13 @@ def grda(
         >>> from grda_optax import grda
         >>> def loss(w):
         ...     return jnp.sum((w[0] - 1.0) ** 2 + (w[1] + w[2] - 0.5) ** 2)
+        >>> gradient = jax.jit(jax.grad(loss))
         >>> for tx in optax.sgd(0.1), grda(0.1, c=0.1, mu=0.7):
         ...     update = jax.jit(tx.update)
         ...     w = jnp.array([0.3, 0.9, -0.4])
         ...     state = tx.init(w)
         ...     for _ in range(600):
-        ...         updates, state = update(jax.grad(loss)(w), state, w)
+        ...         updates, state = update(gradient(w), state, w)
         ...         w = optax.apply_updates(w, updates)
         ...     print(*(f"{x:.2f}" for x in w), f"loss {loss(w):.4f}")
         1.00 0.90 -0.40 loss 0.0000
