@@ -4,10 +4,15 @@ from pathlib import Path
 
 from experiments.config import Config
 from experiments.log import Row
-from experiments.methods import gmp
 from experiments.studies import pairs, tables
 from experiments.studies.recipe_fashion_mnist import RECIPE
-from experiments.studies.recipe_pretrained_tuning import NETWORKS, SPARSITY, dense, pruned
+from experiments.studies.recipe_pretrained_tuning import (
+    NETWORKS,
+    OFTEN,
+    SPARSITY,
+    dense,
+    pruned,
+)
 
 title = "A trained network, pruned on a third of its budget"
 
@@ -15,8 +20,8 @@ SEEDS = range(5)
 METHODS = ("gmp", "recipe")
 # The rate, and the settings of magnitude pruning, that do best in the study of these settings.
 TUNED = {
-    "fashion_mnist_recipe": {"learning_rate": 0.1, "gmp": gmp.Settings(update_every=200)},
-    "fashion_mnist_cnn_recipe": {"learning_rate": 0.1, "gmp": gmp.Settings(update_every=200)},
+    "fashion_mnist_recipe": {"learning_rate": 0.1, "gmp": OFTEN},
+    "fashion_mnist_cnn_recipe": {"learning_rate": 0.1, "gmp": OFTEN},
 }
 
 

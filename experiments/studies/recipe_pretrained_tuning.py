@@ -27,6 +27,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "magnitude, rate 0.02": {"method": ("gmp",), "learning_rate": 0.02, "gmp": OFTEN},
     "magnitude, rate 0.05": {"method": ("gmp",), "learning_rate": 0.05, "gmp": OFTEN},
     "magnitude, rate 0.1": {"method": ("gmp",), "learning_rate": 0.1, "gmp": OFTEN},
+    "magnitude, rate 0.2": {"method": ("gmp",), "learning_rate": 0.2, "gmp": OFTEN},
     "magnitude, rate 0.05, every 200 steps": {
         "method": ("gmp",),
         "learning_rate": 0.05,
@@ -40,6 +41,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "recipe, rate 0.02": {"method": ("recipe",), "learning_rate": 0.02, "recipe": RECIPE},
     "recipe, rate 0.05": {"method": ("recipe",), "learning_rate": 0.05, "recipe": RECIPE},
     "recipe, rate 0.1": {"method": ("recipe",), "learning_rate": 0.1, "recipe": RECIPE},
+    "recipe, rate 0.2": {"method": ("recipe",), "learning_rate": 0.2, "recipe": RECIPE},
 }
 
 
