@@ -7,26 +7,20 @@ the outputs of the smaller network are held against those of the whole one with 
 """
 
 import dataclasses
-import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
 
-from experiments import errors, provenance
-from experiments.bench import networks
+from experiments.bench import command, networks
 from experiments.bench.networks import INPUTS, Network
 from experiments.bench.shown import Shown
 from experiments.bench.timing import interleaved, plain
 from experiments.checks import check, check_finite, check_integer
-from experiments.folder import write_json
 from experiments.log import Row
 from experiments.methods._channels import unit_masks
 from experiments.models import channels
@@ -64,8 +58,7 @@ class Arguments:
         check_finite("width", self.width)
         check(self.width > 0, "width", self.width, "above 0")
         check_integer("rounds", self.rounds, 1)
-        if self.save is not None:
-            check(self.save.parent.is_dir(), "save", str(self.save), "in a folder that exists")
+        command.check_save(self.save)
 
 
 def without(name: str, params: PyTree, removed: float) -> PyTree:
@@ -108,6 +101,15 @@ def measure(name: str, arguments: Arguments) -> Row:
     return row
 
 
+def every_network(arguments: Arguments) -> Iterator[Row]:
+    """One after the other."""
+    rows: dict[str, Row] = {}
+    settings = {x: getattr(arguments, x) for x in ("removed", "width", "rounds")}
+    for name in arguments.networks:
+        rows[name] = measure(name, arguments)
+        yield settings | {"networks": rows}
+
+
 def _size(name: str, network: Network) -> Row:
     units = channels.width_of(name, network.params)
     weights = sum(x.size for x in jax.tree.leaves(network.params))
@@ -147,34 +149,8 @@ def _both(before: float, after: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Times from the command line; an error of the user's is one line, and exit status 2."""
-    console = Console()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    prog = "python -m experiments.bench.compacted"
-    try:
-        parsed = tyro.cli(Arguments, prog=prog, args=words)
-        parsed.validate()
-    except ValueError as error:
-        errors.tell(error)
-        return 2
-    load = os.getloadavg()[0]  # before, since what is timed here adds to it
-    rows: dict[str, Row] = {}
-    for name in parsed.networks:
-        rows[name] = measure(name, parsed)
-        saved = {
-            "command": shlex.join([*prog.split(), *words]),
-            "removed": parsed.removed,
-            "width": parsed.width,
-            "rounds": parsed.rounds,
-            "networks": rows,
-            **provenance.of(),
-            "load": round(load, 2),
-        }
-        if parsed.save is not None:  # at once: the next network can take long, and fail
-            write_json(parsed.save, saved)
-    if rows:
-        shown(saved).print(console)
-    return 0
+    """Times from the command line."""
+    return command.main("compacted", Arguments, every_network, shown, arguments)
 
 
 if __name__ == "__main__":

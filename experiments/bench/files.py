@@ -6,21 +6,17 @@ python -m experiments.bench.files --save experiments/results/files.json
 import dataclasses
 import gzip
 import io
-import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
-from rich.console import Console
 
-from experiments import errors, provenance
+from experiments.bench import command
 from experiments.bench.shown import Shown
 from experiments.checks import check, check_integer
-from experiments.folder import write_json
 from experiments.log import Row
 from grda_optax import save_sparse, to_bcoo
 
@@ -54,8 +50,7 @@ class Arguments:
         check(fits, "weights", self.weights, f"a multiple of {COLUMNS}")
         for sparsity in self.sparsities:
             check(0 <= sparsity < 1, "sparsities", sparsity, "in [0, 1)")
-        if self.save is not None:
-            check(self.save.parent.is_dir(), "save", str(self.save), "in a folder that exists")
+        command.check_save(self.save)
 
 
 def kernel(weights: int, sparsity: float) -> np.ndarray[Any, Any]:
@@ -92,6 +87,12 @@ def measure(weights: int, sparsity: float) -> Row:
         }
 
 
+def every_file(arguments: Arguments) -> Iterator[Row]:
+    """All fractions of zeros."""
+    weights = arguments.weights
+    yield {"weights": weights, "files": [measure(weights, x) for x in arguments.sparsities]}
+
+
 def shown(saved: Row) -> Shown:
     """A line for every fraction of zeros, in parts of the dense file."""
     lines = []
@@ -108,25 +109,8 @@ def shown(saved: Row) -> Shown:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures from the command line; an error of the user's is one line, and exit status 2."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    prog = "python -m experiments.bench.files"
-    try:
-        parsed = tyro.cli(Arguments, prog=prog, args=words)
-        parsed.validate()
-    except ValueError as error:
-        errors.tell(error)
-        return 2
-    saved = {
-        "command": shlex.join([*prog.split(), *words]),
-        "weights": parsed.weights,
-        "files": [measure(parsed.weights, sparsity) for sparsity in parsed.sparsities],
-        **provenance.of(),
-    }
-    shown(saved).print(Console())
-    if parsed.save is not None:
-        write_json(parsed.save, saved)
-    return 0
+    """Measures from the command line."""
+    return command.main("files", Arguments, every_file, shown, arguments)
 
 
 if __name__ == "__main__":

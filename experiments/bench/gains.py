@@ -2,15 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from experiments.bench import compacted, files
-from experiments.bench.sparse_execution import break_even
-from experiments.bench.timing import Cost
+from experiments.bench import compacted, files, inference, sparse_execution
+from experiments.bench.sparse_execution import break_even, by_product
 from experiments.log import Row
-from experiments.studies import tables
 
 title = "What zeros save"
 FILES, INFERENCE = "files.json", "inference.json"
@@ -21,7 +16,7 @@ COMPACTED, SPARSE = "compacted.json", "sparse_execution.json"
 
 def render(folder: Path) -> str:
     """What has been timed so far, and nothing if that is nothing."""
-    pages = {FILES: in_files, INFERENCE: inference, COMPACTED: networks, SPARSE: products}
+    pages = {FILES: in_files, INFERENCE: smaller, COMPACTED: networks, SPARSE: products}
     found = {page: folder / name for name, page in pages.items()}
     return "\n\n".join(
         page(json.loads(path.read_text())) for page, path in found.items() if path.exists()
@@ -62,7 +57,7 @@ def _smaller_networks(saved: Row) -> str:
 
 
 def _sparse_products(saved: Row) -> str:
-    points = [break_even(rows, "bcoo") for rows in _by_product(saved).values()]
+    points = [break_even(rows, "bcoo") for rows in by_product(saved["products"]).values()]
     least, most = (f([1.0 if x is None else x for x in points]) for f in (min, max))
     worst = "never" if most == 1 else f"from {100 * most:g} % on"
     return (
@@ -71,40 +66,17 @@ def _sparse_products(saved: Row) -> str:
     )
 
 
-def _by_product(saved: Row) -> dict[tuple[Any, ...], list[Row]]:
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in saved["products"]:
-        groups.setdefault((row["layer"], *row["shape"], row["rows"]), []).append(row)
-    return groups
-
-
 def in_files(saved: Row) -> str:
     """Bytes on a disk, beside those of other formats."""
     return f"### Files\n\nMade by `{saved['command']}`.\n\n{files.shown(saved).markdown()}"
 
 
-def inference(saved: Row) -> str:
+def smaller(saved: Row) -> str:
     """A network with whole units gone: only set to zero, and cut out."""
-    networks: dict[str, Any] = saved["networks"]
-    batches = list(next(iter(networks.values()))["costs"])
-    lines = []
-    for name, row in networks.items():
-        costs = [Cost(**row["costs"][n]) for n in batches]
-        times = [x for c in costs for x in (f"{1000 * c.seconds:.3f}", f"{c.ratio:.2f}")]
-        units = "-".join(map(str, row["units"]))
-        lines.append([name, units, f"{row['flops']:,}", f"{row['bytes']:,}", *times])
-    header = ["network", "units", "operations", "bytes"]
-    header += [x for n in batches for x in (f"ms, batch {n}", "over dense")]
-    smaller = [x for name, x in networks.items() if name.endswith("cut out")]
-    no_faster = any(x["costs"][n]["ratio"] > 1 for x in smaller for n in batches)
-    remark = (
-        "\n\nFewer operations are not always fewer milliseconds: convolutions are compiled better "
-        "for some numbers of units than for others, so look at the time of the width that you get."
-    )
     return (
         f"### Whole units: `{saved['model']}`\n\n{_made(saved)} *Zeros* leaves the arrays as large "
         "as they were, *cut out* is what `compact` gives; the units that go are those that the "
-        f"smaller network has not.\n\n{tables.markdown(header, lines)}{remark if no_faster else ''}"
+        f"smaller network has not.\n\n{inference.shown(saved).markdown()}"
     )
 
 
@@ -118,21 +90,11 @@ def networks(saved: Row) -> str:
 
 def products(saved: Row) -> str:
     """From how many zeros on a sparse product is faster than the dense one."""
-    groups = _by_product(saved)
-    forms = [name for name in saved["products"][0]["costs"] if name != "dense"]
-    lines = []
-    for (layer, inputs, outputs, examples), rows in groups.items():
-        dense = np.median([row["costs"]["dense"]["seconds"] for row in rows])
-        points = [break_even(rows, form) for form in forms]
-        shown = ["never" if point is None else f"{100 * point:g}" for point in points]
-        lines.append([layer, f"{inputs} by {outputs}", examples, f"{1e6 * dense:.1f}", *shown])
-    header = ["kernel", "shape", "examples", "dense (µs)", *(f"{form} (%)" for form in forms)]
     return (
         "### Sparse products\n\n"
         f"{_made(saved)} The fraction of zeros from which on each is faster than the dense "
         "product: BCOO is JAX's, CSR scipy's through a callback, and the blocks are whole ones of "
-        f"{saved['block']} by {saved['block']}.\n\n"
-        f"{tables.markdown(header, [[str(x) for x in line] for line in lines])}"
+        f"{saved['block']} by {saved['block']}.\n\n{sparse_execution.shown(saved).markdown()}"
     )
 
 

@@ -8,24 +8,20 @@ which they are only zero.
 """
 
 import dataclasses
-import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from experiments import errors, models, provenance
-from experiments.bench import networks
+from experiments import models
+from experiments.bench import command, networks
+from experiments.bench.shown import Shown
 from experiments.bench.timing import Cost, interleaved
 from experiments.checks import check, check_choice, check_integer
-from experiments.folder import write_json
+from experiments.log import Row
 from experiments.methods._channels import unit_masks
 from experiments.methods._width import closest_width
 from experiments.models import channels
@@ -56,8 +52,7 @@ class Arguments:
         for n in self.batch_sizes:
             check_integer("batch_sizes", n, 1)
         check_integer("rounds", self.rounds, 1)
-        if self.save is not None:
-            check(self.save.parent.is_dir(), "save", str(self.save), "in a folder that exists")
+        command.check_save(self.save)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +110,7 @@ def _size(network: models.Model, params: Any, statistics: Any, model: str, spars
     return Size(networks.compiled(network, params, statistics), row)
 
 
-def measure(arguments: Arguments) -> dict[str, Any]:
+def measure(arguments: Arguments) -> Iterator[Row]:
     """The rows of every size, with its costs by batch size."""
     found = sizes(arguments.model, arguments.sparsities)
     rows = {name: size.row | {"costs": {}} for name, size in found.items()}
@@ -124,51 +119,34 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         blocks = {name: size.network.block(inputs, STEPS) for name, size in found.items()}
         for name, cost in interleaved(blocks, arguments.rounds, STEPS).items():
             rows[name]["costs"][str(n)] = cost._asdict()
-    return rows
+    yield {"model": arguments.model, "rounds": arguments.rounds, "networks": rows}
 
 
-def table(rows: dict[str, Any]) -> Table:
+def shown(saved: Row) -> Shown:
     """Every size with its times."""
-    batches = list(next(iter(rows.values()))["costs"])
-    shown = Table(title="inference")
-    for name in ("network", "units", "operations", "bytes"):
-        shown.add_column(name, justify="left" if name == "network" else "right")
-    for n in batches:
-        shown.add_column(f"ms, batch {n}", justify="right")
-        shown.add_column("over dense", justify="right")
-    for name, row in rows.items():
+    every: dict[str, Any] = saved["networks"]
+    batches = list(next(iter(every.values()))["costs"])
+    lines = []
+    for name, row in every.items():
         costs = [Cost(**row["costs"][n]) for n in batches]
         times = [x for c in costs for x in (f"{1000 * c.seconds:.3f}", f"{c.ratio:.2f}")]
         units = "-".join(map(str, row["units"]))
-        shown.add_row(name, units, f"{row['flops']:,}", f"{row['bytes']:,}", *times)
-    return shown
+        lines.append([name, units, f"{row['flops']:,}", f"{row['bytes']:,}", *times])
+    header = ["network", "units", "operations", "bytes"]
+    header += [x for n in batches for x in (f"ms, batch {n}", "over dense")]
+    smaller = [x for name, x in every.items() if name.endswith("cut out")]
+    slow = any(x["costs"][n]["ratio"] > 1 for x in smaller for n in batches)
+    note = (
+        "Fewer operations are not always fewer milliseconds: convolutions are compiled better for "
+        "some numbers of units than for others, so look at the time of the width that you get."
+    )
+    title = f"Inference of `{saved['model']}`, whole and without units"
+    return Shown(title, header, lines, note if slow else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Times from the command line; an error of the user's is one line, and exit status 2."""
-    console = Console()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    prog = "python -m experiments.bench.inference"
-    try:
-        parsed = tyro.cli(Arguments, prog=prog, args=words)
-        parsed.validate()
-    except ValueError as error:
-        errors.tell(error)
-        return 2
-    load = os.getloadavg()[0]  # before, since what is timed here adds to it
-    rows = measure(parsed)
-    console.print(table(rows))
-    if parsed.save is not None:
-        saved = {
-            "command": shlex.join([*prog.split(), *words]),
-            "model": parsed.model,
-            "rounds": parsed.rounds,
-            "networks": rows,
-            **provenance.of(),
-            "load": round(load, 2),
-        }
-        write_json(parsed.save, saved)
-    return 0
+    """Times from the command line."""
+    return command.main("inference", Arguments, measure, shown, arguments)
 
 
 if __name__ == "__main__":

@@ -9,25 +9,22 @@ and, with whole blocks of zeros, by the dense blocks that are left.
 
 import dataclasses
 import math
-import os
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from experiments import errors, models, provenance
+from experiments import models
+from experiments.bench import command
 from experiments.bench.networks import INPUTS
+from experiments.bench.shown import Shown
 from experiments.bench.timing import Cost, interleaved
 from experiments.checks import check, check_integer
-from experiments.folder import write_json
+from experiments.log import Row
 from grda_optax import to_bcoo, to_csr
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
@@ -63,8 +60,7 @@ class Arguments:
             check(0 <= sparsity < 1, "sparsities", sparsity, "from 0 to below 1")
         check_integer("block", self.block, 1)
         check_integer("rounds", self.rounds, 1)
-        if self.save is not None:
-            check(self.save.parent.is_dir(), "save", str(self.save), "in a folder that exists")
+        command.check_save(self.save)
 
 
 def shapes(networks: Sequence[str]) -> dict[tuple[int, int], str]:
@@ -146,7 +142,7 @@ def products(shape: tuple[int, int], sparsity: float, block: int) -> dict[str, P
     }
 
 
-def measure(arguments: Arguments) -> list[dict[str, Any]]:
+def measure(arguments: Arguments) -> Iterator[Row]:
     """A row for every shape, number of examples and sparsity."""
     rows = []
     for shape, layer in shapes(arguments.networks).items():
@@ -165,7 +161,7 @@ def measure(arguments: Arguments) -> list[dict[str, Any]]:
                         "costs": {name: cost._asdict() for name, cost in costs.items()},
                     }
                 )
-    return rows
+    yield {"block": arguments.block, "rounds": arguments.rounds, "products": rows}
 
 
 def _block(product: Product, x: jax.Array) -> Callable[[], None]:
@@ -191,52 +187,30 @@ def break_even(rows: Sequence[dict[str, Any]], form: str) -> float | None:
     return found
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The break-even points of every shape."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def by_product(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows of each kernel and number of examples."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["layer"], *row["shape"], row["rows"]), []).append(row)
-    forms = [name for name in rows[0]["costs"] if name != "dense"]
-    shown = Table(title="zeros from which on it is faster than the dense product (%)")
-    for name in ("kernel", "inputs", "outputs", "examples", "dense, microseconds", *forms):
-        shown.add_column(name, justify="left" if name == "kernel" else "right")
-    for (layer, *numbers), group in groups.items():
-        dense = np.median([row["costs"]["dense"]["seconds"] for row in group])
-        points = [break_even(group, form) for form in forms]
-        shown.add_row(
-            layer,
-            *map(str, numbers),
-            f"{1e6 * dense:.1f}",
-            *("never" if point is None else f"{100 * point:g}" for point in points),
-        )
-    return shown
+    return groups
+
+
+def shown(saved: Row) -> Shown:
+    """The break-even points of every shape."""
+    forms = [name for name in saved["products"][0]["costs"] if name != "dense"]
+    lines = []
+    for (layer, inputs, outputs, examples), rows in by_product(saved["products"]).items():
+        dense = np.median([row["costs"]["dense"]["seconds"] for row in rows])
+        points = [break_even(rows, form) for form in forms]
+        found = ["never" if point is None else f"{100 * point:g}" for point in points]
+        lines.append([layer, f"{inputs} by {outputs}", str(examples), f"{1e6 * dense:.1f}", *found])
+    header = ["kernel", "shape", "examples", "dense (µs)", *(f"{form} (%)" for form in forms)]
+    return Shown("Zeros from which on it is faster than the dense product", header, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Times from the command line; an error of the user's is one line, and exit status 2."""
-    console = Console()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    prog = "python -m experiments.bench.sparse_execution"
-    try:
-        parsed = tyro.cli(Arguments, prog=prog, args=words)
-        parsed.validate()
-    except ValueError as error:
-        errors.tell(error)
-        return 2
-    load = os.getloadavg()[0]  # before, since what is timed here adds to it
-    rows = measure(parsed)
-    console.print(table(rows))
-    if parsed.save is not None:
-        saved = {
-            "command": shlex.join([*prog.split(), *words]),
-            "block": parsed.block,
-            "rounds": parsed.rounds,
-            "products": rows,
-            **provenance.of("scipy"),
-            "load": round(load, 2),
-        }
-        write_json(parsed.save, saved)
-    return 0
+    """Times from the command line."""
+    return command.main("sparse_execution", Arguments, measure, shown, arguments, "scipy")
 
 
 if __name__ == "__main__":
