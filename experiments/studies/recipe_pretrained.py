@@ -21,7 +21,7 @@ METHODS = ("gmp", "recipe")
 # The rate, and the settings of magnitude pruning, that do best in the study of these settings.
 TUNED = {
     "fashion_mnist_recipe": {"learning_rate": 0.1, "gmp": OFTEN},
-    "fashion_mnist_cnn_recipe": {"learning_rate": 0.1, "gmp": OFTEN},
+    "fashion_mnist_cnn_recipe": {"learning_rate": 0.2, "gmp": OFTEN},
 }
 
 
