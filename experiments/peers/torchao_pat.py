@@ -177,9 +177,11 @@ def main() -> None:
         **{"seed": args.seed, "init_from": None, "evaluate": args.evaluate},
     }
     packages = ("torch", "torchao", "numpy")
+    # Whoever repeats it has other folders.
+    words = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]
     row = {
         "config": config,
-        "command": shlex.join(["python", "experiments/peers/torchao_pat.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/peers/torchao_pat.py", *words]),
         "result": {
             "steps": total,
             "gradient_evaluations": total,
