@@ -30,7 +30,7 @@ OFTEN = Pass((0.98, 0.9997, 1.0003, 1.01, 1.05, 1.3), (-0.02, 0, 0.02), 4)
 """Six: on a CPU they cost little more time than two. Eight would save one pass in ten, cost as much
 more in each, and twice the time to compile, for every leaf of the network."""
 ONCE = Pass((1, 1), (0,), 2)
-"""Two, which compile in a fifth of the time; the passes are more, but only of one update."""
+"""Two, which compile in less than half the time; the passes are more, but only of one update."""
 
 AxisName = Any
 Groups = Sequence[Sequence[jax.Array]]
