@@ -121,9 +121,10 @@ def render(rows: list[Row], folder: Path) -> str:
             f"line is the whole network. Gains are paired, with 95 % intervals. {held}",
             table(rows, measured),
             "![Accuracy against time](structured_fashion_mnist.png)",
-            "Here every layer's width is given, so that what is left to find is which units stay, "
-            "and a dense network of that size from the start is hard to beat: so it was for other "
-            "pruners, too (Liu et al., *Rethinking the value of network pruning*, ICLR 2019).",
+            "The percentages in the figure are those of the operations removed. Here every layer's "
+            "width is given, so that what is left to find is which units stay, and a dense network "
+            "of that size from the start is hard to beat: so it was for other pruners, too (Liu et "
+            "al., *Rethinking the value of network pruning*, ICLR 2019).",
         ]
     )
 
@@ -144,14 +145,27 @@ def _draw(rows: list[Row], measured: dict[float, dict[str, Any]], path: Path) ->
             yerr=[x.std for x in points.values()],
             color=color,
             marker="o",
+            linestyle="" if measured else "-",  # fewer operations can take longer
             capsize=3,
             label=name,
         )
+        if method == "channels":
+            for sparsity, x in points.items():
+                axes.annotate(
+                    f"{100 * sparsity:g} %",
+                    (place(sparsity), x.mean - x.std),
+                    xytext=(0, -14),
+                    textcoords="offset points",
+                    ha="center",
+                )
     dense = tables.spread(scores(rows, "dense", 0.0).values())
     if dense.n:
         axes.axhline(dense.mean, color="#888888", linestyle="--", label="the whole network")
+        if not measured or 0.0 in measured:
+            axes.plot(place(0.0), dense.mean, marker="s", color="#888888")
     label = "milliseconds for 128 images" if measured else "operations left (%)"
     axes.set(xlabel=label, ylabel="test accuracy (%) ± deviation")
+    axes.margins(y=0.12)  # room for the labels
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     fig.savefig(path, dpi=130)
