@@ -17,7 +17,8 @@
 # It is kept as a script, `docs/notebook.py`; `jupytext --to ipynb docs/notebook.py` makes the
 # notebook of it, and the test suite runs it.
 #
-# Put your own data and your own model in the first two cells; the others stay as they are.
+# Put your own data and your own model in the first two cells. The cells below name its layers,
+# `hidden` and `out`, and the map of 4 x 4 places between them: change them with the model.
 
 # %%
 import jax
@@ -80,7 +81,9 @@ history = []
 for step in range(steps):
     value = train_step(model, optimizer)
     if step % 10 == 9:
-        history.append((step + 1, float(value), float(sparsity(nnx.state(model, nnx.Param)))))
+        history.append(
+            (step + 1, float(value), float(sparsity(nnx.state(model, nnx.Param), mask="kernel$")))
+        )
 
 # %% [markdown]
 # The sparsity grows along a ramp until 60 % of the training, and the zeros are frozen at 75 %.
@@ -99,13 +102,13 @@ for step, value, zeros in history[::3]:
 from grda_optax import nonzero_mask, sparsity_report
 
 params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-report = sparsity_report(params, mask=jax.tree.map(lambda x: x.ndim >= 2, params))
+report = sparsity_report(params, mask="kernel$")
 print(report)
 assert report.penalised.nnz == round(0.1 * report.penalised.total)
 
 # %% [markdown]
-# Which pixels does the first dense layer still read? Count the weights that leave each place of
-# the feature map, which is four by four.
+# Which places of the feature map, which is four by four, does the first dense layer still read?
+# Count the weights that leave each of them.
 
 # %%
 alive = nonzero_mask(params)["hidden"]["kernel"].reshape(4, 4, 8, 64)

@@ -54,20 +54,21 @@ def _percent(count: dict[str, int]) -> str:
 def figure(trained: dict[str, Trained], config: Config, path: Path) -> None:
     """Draws accuracy and sparsity along training, and the sparsity of every layer."""
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    ends = []
     for color, (name, x) in zip(COLORS, trained.items(), strict=False):
         scored = [row for row in x.rows if "eval_accuracy" in row]
         steps = [row["step"] for row in scored]
         left.plot(steps, [100 * row["eval_accuracy"] for row in scored], color=color, label=name)
         zeros = [100 * row["sparsity_penalised"] for row in scored]
         middle.plot(steps, zeros, color=color, label=name)
-        middle.annotate(
-            f"{zeros[-1]:.1f} %",
-            (steps[-1], zeros[-1]),
-            textcoords="offset points",
-            xytext=(-4, -18 if zeros[-1] > 50 else 5),
-            ha="right",
-            color=color,
-        )
+        ends.append((zeros[-1], steps[-1], color))
+    below = 100.0
+    for zeros_at_end, step, color in sorted(ends, reverse=True):
+        # Beneath its line and the label before; above it where there is no room.
+        below = min(zeros_at_end - 2, below - 8)
+        place = below if below > 8 else zeros_at_end + 8
+        text = f"{zeros_at_end:.1f} %"
+        middle.text(step, place, text, ha="right", va="top", color=color)
     best = max(
         row["eval_accuracy"] for x in trained.values() for row in x.rows if "eval_accuracy" in row
     )

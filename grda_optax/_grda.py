@@ -30,8 +30,9 @@ def grda(
         w_n &= \operatorname{sign}(v_n) \max(|v_n| - h_n, 0).
 
     It trains once, from scratch or from a trained network, and ends with exact zeros: the weights
-    in whose direction the loss is flat. Larger ``c`` and ``mu`` leave fewer; with ``c = 0`` it is
-    ``optax.sgd``. A learning rate that falls stops the growth of the threshold.
+    in whose direction the loss is flat. A larger ``c`` leaves fewer, and so does a larger ``mu``
+    once :math:`n \gamma > 1`; with ``c = 0`` it is ``optax.sgd``. A learning rate that falls stops
+    the growth of the threshold.
 
     Momentum and weight decay, which the paper does without, act on the gradient before it is
     summed: :math:`g_n` becomes :math:`g_n + \lambda w_{n-1}` (coupled, as

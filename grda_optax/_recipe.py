@@ -63,8 +63,9 @@ def prune_with(
         leak: as in :func:`dual_averaging`.
         per_leaf: whether each leaf has this sparsity, and not the network as a whole.
         mask: which leaves are penalised, as in :func:`dual_averaging`, except that ``None`` is
-            the kernels: every leaf with two or more axes, so neither biases nor the scales of a
-            normalisation. ``True`` is every leaf.
+            every leaf with two or more axes: kernels and embeddings, and neither biases nor the
+            scales of a normalisation. Biases have two axes, too, in Flax's attention and where
+            layers are stacked; then say ``"kernel$"``. ``True`` is every leaf.
         groups: what becomes zero as a whole, such as ``Blocks((4, 4))``, as in
             :func:`dual_averaging`; then ``sparsity`` is the fraction of groups that are zero, and
             of :class:`NofM`, which allows no more than :math:`1 - n/m`, that of weights.
@@ -97,7 +98,7 @@ def prune_with(
         ...     return optax.apply_updates(params, updates), state
         >>> for _ in range(steps):
         ...     params, state = step(params, state)
-        >>> print(sparsity_report(params, mask={"bias": False, "kernel": True}))
+        >>> print(sparsity_report(params, mask="kernel$"))
                    sparsity  nonzero  total
         bias         0.00 %       20     20  not penalised
         kernel      95.00 %       30    600

@@ -32,8 +32,9 @@ def save_sparse(
     .. math:: \min(\lceil d / 8 \rceil + k b, \; d b)
 
     bytes: a bitmask and the packed values, or all entries where that is smaller. The file is a
-    `safetensors <https://huggingface.co/docs/safetensors>`_ file with checksums; the module's
-    docstring has its layout. Equal params give equal files (with ``deflate``: on equal zlibs).
+    `safetensors <https://huggingface.co/docs/safetensors>`_ file with checksums; its layout
+    stands beside this reference and in ``grda_optax/_layout.py``. Equal params give equal files
+    (with ``deflate``: on equal zlibs).
 
     The file appears whole or not at all: it is written beside ``path`` and then put in its place,
     where an older file stays until then. The leaves are brought to the host one by one.

@@ -83,13 +83,15 @@ def sparsity(params: PyTree, mask: PyTree | None = None) -> jax.Array:
     Args:
         params: any tree of arrays. A NaN is not zero.
         mask: which leaves are counted: a tree of bools with the structure of ``params`` or a prefix
-            of it, or a function from params to one. ``None`` is every leaf.
+            of it, a function from params to one, or a regular expression that is searched in the
+            path of every leaf, such as ``"kernel$"``. ``None`` is every leaf.
 
     Returns:
         A float32 scalar from 0 to 1; NaN when there is nothing to count.
 
     Raises:
-        ValueError: ``mask`` has another structure, or holds anything but bools.
+        ValueError: ``mask`` has another structure, holds anything but bools, or is a pattern that
+            is found in no path.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -97,7 +99,7 @@ def sparsity(params: PyTree, mask: PyTree | None = None) -> jax.Array:
         >>> params = {"kernel": jnp.array([[0.0, 2.0], [0.0, 0.0]]), "bias": jnp.ones(2)}
         >>> sparsity(params)
         Array(0.5, dtype=float32)
-        >>> sparsity(params, mask={"kernel": True, "bias": False})
+        >>> sparsity(params, mask="kernel$")
         Array(0.75, dtype=float32)
     """
     check_arrays("params", params)
@@ -118,19 +120,22 @@ def sparsity_report(params: PyTree, mask: PyTree | None = None) -> SparsityRepor
     Args:
         params: any tree of arrays; the counts are brought to the host, so it is not for use inside
             ``jax.jit``.
-        mask: which leaves are penalised, the ``mask`` that the optimizer was given.
+        mask: which leaves are penalised, the ``mask`` that the optimizer was given: as in
+            :func:`sparsity`. ``None`` is every leaf, as it is for :func:`grda` and
+            :func:`dual_averaging`; :func:`prune_with` takes those with two axes or more.
 
     Returns:
         A :class:`SparsityReport`, which prints as a table.
 
     Raises:
-        ValueError: ``mask`` has another structure, or holds anything but bools.
+        ValueError: ``mask`` has another structure, holds anything but bools, or is a pattern that
+            is found in no path.
 
     Examples:
         >>> import jax.numpy as jnp
         >>> from grda_optax import sparsity_report
         >>> params = {"bias": jnp.ones(2), "kernel": jnp.array([[0.0, 2.0], [0.0, 0.0]])}
-        >>> report = sparsity_report(params, mask={"bias": False, "kernel": True})
+        >>> report = sparsity_report(params, mask="kernel$")
         >>> report.penalised.nnz, report.penalised.total, report.all.sparsity
         (1, 4, 0.5)
         >>> print(report)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 
+from experiments import models
+
 if TYPE_CHECKING:
     from experiments.train import Job
 
@@ -42,8 +44,9 @@ def allocate(job: "Job", allocation: Allocation) -> list[Group]:
 
     Args:
         job: whose config names the sparsity.
-        allocation: ``global`` is one group; ``uniform`` gives every leaf the same sparsity;
-            ``erk`` is :func:`erdos_renyi_kernel`.
+        allocation: ``global`` is one group; ``uniform`` gives every leaf the same sparsity, but
+            that a first convolution stays dense (Evci et al., section 3); ``erk`` is
+            :func:`erdos_renyi_kernel`.
     """
     shapes = penalised_shapes(job)
     sizes = [math.prod(shape) for shape in shapes.values()]
@@ -52,11 +55,28 @@ def allocate(job: "Job", allocation: Allocation) -> list[Group]:
         return [Group(tuple(shapes), total, sparsity)]
     zeros = round(sparsity * total)
     if allocation == "uniform":
-        counts = apportion(zeros, [zeros * size / total for size in sizes], sizes)
+        limits = list(sizes)
+        if (first := first_convolution(job, shapes)) is not None and zeros <= total - sizes[first]:
+            limits[first] = 0
+        counts = apportion(zeros, [zeros * size / sum(limits) for size in limits], limits)
     else:
         kept = erdos_renyi_kernel(total - zeros, list(shapes.values()))
         counts = [size - count for size, count in zip(sizes, kept, strict=True)]
     return by_leaf(shapes, counts)
+
+
+def first_convolution(job: "Job", shapes: dict[int, Shape]) -> int | None:
+    """The place among the shapes of the layer that reads the image, if it is a convolution.
+
+    It is a small part of a network; of an MLP that layer is nearly all.
+    """
+    first = next(iter(models.ENDS[job.config.model]))
+    paths = jax.tree_util.tree_leaves_with_path(job.start()[0])
+    for place, (i, shape) in enumerate(shapes.items()):
+        name = jax.tree_util.keystr(paths[i][0], simple=True, separator="/")
+        if name.startswith(f"{first}/") and len(shape) > 2:
+            return place
+    return None
 
 
 def by_leaf(shapes: dict[int, Shape], zeros: Sequence[int]) -> list[Group]:

@@ -144,6 +144,20 @@ def test_layers_share_the_exact_count(make_job, tmp_path, allocation, sparsity):
         assert groups[2].sparsity <= groups[0].sparsity
 
 
+def test_a_first_convolution_stays_dense_where_all_others_are_alike(make_job, tmp_path):
+    job = make_job(tmp_path, change(SHORT, model="small_cnn", sparsity=0.9))
+    groups = allocate(job, "uniform")
+    shapes = [x.shape for x in jax.tree.leaves(job.start()[0]) if x.ndim > 1]
+    total = sum(group.size for group in groups)
+    assert sum(group.zeros for group in groups) == round(0.9 * total)
+    assert shapes[0][:2] == (3, 3)
+    assert groups[0].zeros == 0
+    share = 0.9 * total / (total - groups[0].size)
+    assert all(abs(g.zeros - share * g.size) < 1 for g in groups[1:])
+    impossible = make_job(tmp_path, change(SHORT, model="small_cnn", sparsity=1 - 10 / total))
+    assert sum(group.zeros for group in allocate(impossible, "uniform")) == total - 10
+
+
 def test_random_masks_depend_on_the_seed_alone():
     one, again, other = (
         random_scores(SimpleNamespace(config=Config(seed=seed)), SimpleNamespace(params=weights))

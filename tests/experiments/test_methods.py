@@ -25,7 +25,7 @@ from experiments.methods import (
     swa,
 )
 from experiments.methods import set as set_
-from experiments.methods._width import closest_width
+from experiments.methods._width import closest_width, widest
 from experiments.train import State
 
 from ..grda_optax.trees import assert_close, assert_same_bits
@@ -115,23 +115,37 @@ def test_every_method_is_named_in_the_config():
 
 
 @pytest.mark.parametrize(
-    ("model", "total"),
-    [("mlp", 50_200), pytest.param("small_cnn", 105_696, marks=pytest.mark.slow)],
+    ("model", "sparsity"),
+    [
+        ("mlp", 0.0),
+        ("mlp", 0.9),
+        ("mlp", 0.98),
+        pytest.param("small_cnn", 0.9, marks=pytest.mark.slow),
+        pytest.param("small_cnn", 0.98, marks=pytest.mark.slow),
+    ],
 )
 def test_a_narrow_network_has_as_many_weights_as_a_sparse_one(
-    make_job, tmp_path, monkeypatch, model, total
+    make_job, tmp_path, monkeypatch, model, sparsity
 ):
-    job = make_job(tmp_path, change(SHORT, model=model, sparsity=0.9))
-    sizes = []
-
-    def count(job, tx):
-        params, _ = job.start()
-        sizes.extend(x.size for x in jax.tree.leaves(params) if x.ndim > 1)
-
-    monkeypatch.setattr(type(job), "train", count)
+    job = make_job(tmp_path, change(SHORT, model=model, sparsity=sparsity))
+    trained = []
+    monkeypatch.setattr(type(job), "train", lambda job, tx: trained.append(job))
     dense_narrow.run(job)
-    # One unit more or less in each layer is what there is to choose from.
-    assert sum(sizes) == pytest.approx(0.1 * total, rel=0.02)
+
+    def kernels(job):
+        return [x for x in jax.tree.leaves(job.start()[0]) if x.ndim > 1]
+
+    narrow = kernels(trained[0])
+    wanted = (1 - sparsity) * sum(x.size for x in kernels(job))
+    unit = sum(x.shape[-2] for x in narrow[-2:])  # of the last hidden layer: inputs and outputs
+    assert wanted - unit - 10 < sum(x.size for x in narrow) <= wanted + 1e-6
+    assert narrow[-1].shape[0] >= 20  # two for each class, though 0.02 times 100 are 2
+
+
+def test_the_widest_is_found_by_bisection():
+    for wanted, found in ((17, 17), (16, 16), (299, 299), (300, 300), (400, 300)):
+        assert round(300 * widest(lambda w: round(300 * w), wanted)) == found
+    assert widest(lambda w: 10, 5) == 0
 
 
 def test_the_closest_width_is_found_by_bisection():
