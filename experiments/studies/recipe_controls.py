@@ -25,8 +25,13 @@ CONTROLS = {
 }
 # By preset: the sparsities, the seeds (which no reported run has), and what is compared.
 PLANS: dict[str, tuple[Config, tuple[float, ...], tuple[int, ...], tuple[str, ...]]] = {
-    MLP: (fashion_mnist_recipe.CONFIG, (0.95, 0.98), (100, 101, 102), tuple(CONTROLS)),
-    CNN: (fashion_mnist_cnn_recipe.CONFIG, (0.98,), (100, 101), (FIRM, "soft", "1.5 times soft")),
+    MLP: (fashion_mnist_recipe.CONFIG, (0.95, 0.98), (100, 101, 102, 103, 104), tuple(CONTROLS)),
+    CNN: (
+        fashion_mnist_cnn_recipe.CONFIG,
+        (0.98,),
+        (100, 101, 102, 103),
+        (FIRM, "soft", "1.5 times soft"),
+    ),
 }
 
 
