@@ -64,7 +64,8 @@ class Found:
         self, peer: Contender, changes: Changes, seed: int, evaluate: str
     ) -> Mapping[float, float]:
         """The sparsity at those places of a sweep that have been run."""
-        lattice = [k / 2 for k in range(-2 * sweep.FARTHEST, 2 * sweep.FARTHEST + 1)]
+        farthest = round(sweep.FARTHEST / sweep.FINEST)
+        lattice = [k * sweep.FINEST for k in range(-farthest, farthest + 1)]
         runs = {
             k: run_of(peer, changes, seed, evaluate, sweep.strength(peer.start, k)) for k in lattice
         }
