@@ -136,7 +136,7 @@ def test_a_walk_by_hand():
     # It is halved until there is none, or the strengths are an eighth of a doubling apart.
     found[0.5] = 0.971
     assert sweep.walk(found, 0.8, 0.99) == [0, 1, -1, -2, 0.5, 0.25, 0.75]
-    found |= {0.25: 0.952, 0.75: 0.985}
+    found |= {0.25: 0.949, 0.75: 0.985}
     assert sweep.walk(found, 0.8, 0.99)[-1] == 0.875
     assert sweep.finished(found | {0.875: 0.991}, 0.8, 0.99)
     dying = {0: 0.775, 1: 0.887, 2: 1.0, 1.5: 0.943, 1.75: 1.0, 1.625: 1.0}
