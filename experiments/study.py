@@ -93,6 +93,10 @@ def run_one(
             _, _, rows, result = METHODS[method](job)
         except DivergedError as error:  # which is an answer too, and not to be asked for again
             result = {"diverged": True, "reason": str(error).partition(";")[0]}
+        except ValueError as error:  # so is that the method cannot go that far
+            if not str(error).startswith("sparsity must be at most"):
+                raise
+            result = {"diverged": True, "reason": str(error)}
     return {
         "config": config.to_json(),
         "command": command(config, preset),

@@ -53,6 +53,11 @@ def obd_saliency(
         H_{jj} \approx \frac1n \sum_{i=1}^n z_{ij} (H z_i)_j, \qquad
         \operatorname{Var} = \frac1n \sum_{k \neq j} H_{jk}^2.
 
+    That variance grows with the network. Where most values are smaller than their standard error
+    the estimate says nothing, and negative ones, which are removed first, do harm. Then take
+    ``obs_saliency(..., inverse="block", block_size=1)``, with the diagonal of the empirical Fisher
+    matrix in the place of :math:`H`'s: it is never negative, and one pass over the examples.
+
     Cost, with :math:`d` weights under the mask: ``"exact"`` takes :math:`d` products with the
     Hessian, ``"stochastic"`` ``num_samples``. A product is a pass over all batches, and takes the
     time of two to three gradients. Memory: that of ``chunk_size`` gradients at once, beside a few

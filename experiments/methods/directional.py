@@ -6,7 +6,6 @@ In rounds the weights move along the directions in which the loss is flat, by th
 """
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -29,7 +28,7 @@ class Settings(Cut):
     """When the weights go, how the learning rate goes on, and how closely curvature is followed."""
 
     round_size: float = 0.05
-    """The fraction of the weights that goes in a round."""
+    """The fraction of the weights left that goes in a round."""
     num_iters: int = 40
     """Products with the Hessian in a round."""
     ridge: float = 1e-3
@@ -50,7 +49,10 @@ class Settings(Cut):
 
 def rounds(zeros: int, total: int, round_size: float) -> int:
     """How many it takes, unless the weights that can go at all run out in one of them."""
-    return math.ceil(zeros / max(1, round(round_size * total)))
+    gone = count = 0
+    while gone < zeros:
+        gone, count = gone + max(1, round(round_size * (total - gone))), count + 1
+    return count
 
 
 def run(job: "Job") -> "Trained":

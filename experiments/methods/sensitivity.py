@@ -2,8 +2,9 @@
 
 The cheap stand-in for a search of layer sparsities (Li et al., *Pruning Filters for Efficient
 ConvNets*, ICLR 2017, prune by layers' sensitivity, each on its own; here it is measured anew after
-every increment). A trained network loses a small number of weights at a time, the smallest of the
-layer in which that raises the loss least, until the sparsity is reached; then it is trained on.
+every increment). A trained network loses a small part of one layer at a time, the smallest weights
+of that in which it raises the loss least for each of them, until the sparsity is reached; then it
+is trained on.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ class Settings:
     begin: float = 0.4
     """The fraction of training before the weights go, above 0 and below 1."""
     increment: float = 0.02
-    """The fraction of all penalised weights that goes at a time, above 0."""
+    """The fraction of what is left in a layer that goes at a time, above 0."""
     examples: int = 1000
     """How many of the last training examples the loss is measured on."""
     most: float = 0.99
@@ -60,22 +61,21 @@ def allocate(
         loss: of the network without so many of the smallest weights of every layer.
         sizes: the weights of every layer.
         sparsity: from 0 to below 1.
-        increment: the fraction of all weights that goes at a time.
+        increment: the fraction of what is left in a layer that goes at a time, or one weight.
         most: the fraction of a layer that may go at most, unless ``sparsity`` is above it.
     """
     room = most_zeros(sizes, sparsity, most)
     wanted = zeros_wanted(sparsity, sizes)
-    step = max(1, round(increment * sum(sizes)))
     zeros, now = [0] * len(sizes), loss([0] * len(sizes))
     while (left := wanted - sum(zeros)) > 0:
         choices = []
         for i in range(len(sizes)):
+            step = max(1, round(increment * (sizes[i] - zeros[i])))
             count = min(step, left, room[i] - zeros[i])
             if count > 0:
                 candidate = [*zeros]
                 candidate[i] += count
                 then = loss(candidate)
-                # By the weight, since a small layer may have no whole increment left.
                 choices.append(((then - now) / count, i, then, candidate))
         _, _, now, zeros = min(choices)
     return zeros

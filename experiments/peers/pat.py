@@ -27,6 +27,7 @@ from experiments.studies import sweep, tables
 from experiments.studies.contenders import PEERS, TRIALS, Changes, Contender
 from experiments.studies.frontier import MLP, SEEDS
 from experiments.studies.frontier_tuning import SEED, SPARSITY
+from experiments.studies.rows import has_diverged
 
 ROWS = RESULTS / "torchao_pat.jsonl"
 SCRIPT = Path(__file__).parent / "torchao_pat.py"
@@ -64,13 +65,13 @@ class Found:
         self, peer: Contender, changes: Changes, seed: int, evaluate: str
     ) -> Mapping[float, float]:
         """The sparsity at those places of a sweep that have been run."""
-        lattice = [k / 2 for k in range(-2 * sweep.FARTHEST, 2 * sweep.FARTHEST + 1)]
+        farthest = round(sweep.FARTHEST / sweep.FINEST)
+        lattice = [k * sweep.FINEST for k in range(-farthest, farthest + 1)]
         runs = {
             k: run_of(peer, changes, seed, evaluate, sweep.strength(peer.start, k)) for k in lattice
         }
-        return {
-            k: tables.sparsity(self.rows[run]) / 100 for k, run in runs.items() if run in self.rows
-        }
+        found = {k: self.rows[run] for k, run in runs.items() if run in self.rows}
+        return {k: 1.0 if has_diverged(r) else tables.sparsity(r) / 100 for k, r in found.items()}
 
     def trial(self, peer: Contender, changes: Changes) -> list[Run]:
         """The runs of a trial, as far as they are known."""
@@ -86,16 +87,16 @@ class Found:
         runs = self.trial(peer, changes)
         if any(run not in self.rows for run in runs):
             return math.nan
-        rows = [self.rows[run] for run in runs]
+        rows = [row for run in runs if not has_diverged(row := self.rows[run])]
         if peer.kind == "told":
-            return tables.accuracy(rows[0])
+            return tables.accuracy(rows[0]) if rows else -math.inf
         points = [(tables.sparsity(row) / 100, tables.accuracy(row)) for row in rows]
         return sweep.read_at(points, SPARSITY)
 
     def chosen(self, peer: Contender) -> Changes | None:
         """The settings of the best trial, the first of equals; ``None`` while one is missing."""
         scores = [self.score(peer, changes) for changes in peer.trials]
-        if any(map(math.isnan, scores)):
+        if any(map(math.isnan, scores)) or max(scores) == -math.inf:
             return None
         return peer.trials[scores.index(max(scores))]
 
@@ -165,9 +166,13 @@ def main() -> int:
                 errors.tell(done.stderr.strip().splitlines()[-1])
                 return 1
             row = read_rows(ROWS)[-1]
+            found = (
+                f"diverged: {row['result']['reason']}"
+                if has_diverged(row)
+                else f"{tables.accuracy(row):.2f} %, {tables.sparsity(row):.2f} % zeros"
+            )
             console.print(
-                f"{' '.join(words(run))}: {tables.accuracy(row):.2f} %, "
-                f"{tables.sparsity(row):.2f} % zeros ({len(planned) - 1} left so far)",
+                f"{' '.join(words(run))}: {found} ({len(planned) - 1} left so far)",
                 soft_wrap=True,
                 highlight=False,
             )

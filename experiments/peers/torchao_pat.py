@@ -153,7 +153,9 @@ def main() -> None:
         prune.step()
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            sys.exit(f"the loss is not finite at step {step + 1}")
+            # Which is an answer too, and not to be asked for again.
+            reason = f"the loss is not finite at step {step + 1}"
+            return write(args, file, {"diverged": True, "reason": reason})
     seconds = round(time.monotonic() - began, 3)
     with torch.no_grad():
         x, y = batch(*scored)
@@ -167,6 +169,23 @@ def main() -> None:
             nnz = int(torch.count_nonzero(p))
             leaves[f"{name}/{kind}"] = {"nnz": nnz, "total": p.numel(), "penalised": p.dim() == 2}
     kernels = [leaf for leaf in leaves.values() if leaf["penalised"]]
+    result = {
+        "steps": total,
+        "gradient_evaluations": total,
+        "state_bytes": state_bytes(prune),
+        "seconds": seconds,
+        "train_loss": float(np.mean(losses[-50:])),
+        "eval_accuracy": accuracy,
+        "eval_loss": eval_loss,
+        "penalised": {key: sum(leaf[key] for leaf in kernels) for key in ("nnz", "total")},
+        "all": {key: sum(leaf[key] for leaf in leaves.values()) for key in ("nnz", "total")},
+        "leaves": leaves,
+    }
+    return write(args, file, result)
+
+
+def write(args: argparse.Namespace, file: Any, result: dict[str, Any]) -> None:
+    """Writes a row, or prints it."""
     config = {
         **{"dataset": str(file["dataset"]), "model": "mlp", "method": [f"pat_{args.method}"]},
         **{"epochs": args.epochs, "batch_size": args.batch_size, "optimizer": "sgd"},
@@ -182,18 +201,7 @@ def main() -> None:
     row = {
         "config": config,
         "command": shlex.join(["python", "experiments/peers/torchao_pat.py", *words]),
-        "result": {
-            "steps": total,
-            "gradient_evaluations": total,
-            "state_bytes": state_bytes(prune),
-            "seconds": seconds,
-            "train_loss": float(np.mean(losses[-50:])),
-            "eval_accuracy": accuracy,
-            "eval_loss": eval_loss,
-            "penalised": {key: sum(leaf[key] for leaf in kernels) for key in ("nnz", "total")},
-            "all": {key: sum(leaf[key] for leaf in leaves.values()) for key in ("nnz", "total")},
-            "leaves": leaves,
-        },
+        "result": result,
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "python": platform.python_version(),
         "device": f"cpu, {len(os.sched_getaffinity(0))} cores, 1 thread",

@@ -64,6 +64,8 @@ STR = "soft_threshold_reparameterisation"
 PENALTY = {"learning_rate": RATES, "weight_decay": (5e-4, 0.0)}
 # Some fifty networks and more, as in the paper; one an epoch would be four.
 AVERAGED = {"swa.every": 50}
+# BatchNorm's statistics would be those of noisy weights, and evaluation has none.
+NO_NOISE = ("mlp",)
 # In words, so that a row stays what it was if the defaults of `prune_with` change.
 RECIPE = {
     "recipe.ramp_end": 0.6,
@@ -96,13 +98,13 @@ CONTENDERS: dict[str, Contender] = {
         {"learning_rate": RATES, f"{STR}.start": (-8.0, -5.0)},
         kind="swept",
         strength=f"{STR}.strength",
-        start=5e-4,
+        start=1.6e-2,
     ),
     "acdc": Contender("AC/DC", "acdc", {"learning_rate": RATES, "acdc.phase": (0.05, 0.1)}),
     "one_shot": Contender("one-shot magnitude", "one_shot", _after_training("one_shot")),
     "dpf": Contender("DPF", "dpf", {"learning_rate": RATES, "dpf.ramp_end": (0.5, 0.75)}),
     "obs": Contender("OBS", "obs", _after_training("obs")),
-    "obd": Contender("OBD", "obd", _after_training("obd")),
+    "obd": Contender("OBD", "obd", _after_training("obd"), fixed={"obd.examples": 4096}),
     "grda": Contender(
         "gRDA",
         "grda",
@@ -125,7 +127,9 @@ CONTENDERS: dict[str, Contender] = {
         takes=("gmp", {"gmp.update_every": "magnitude_v2.update_every"}),
         models=("small_cnn",),  # the first layer stays dense, and holds 88 % of the MLP
     ),
-    "lc": Contender("LC", "lc", {"learning_rate": RATES, "lc.mu_end": (1.0, 0.1)}),
+    "lc": Contender(
+        "LC", "lc", {"learning_rate": RATES, "lc.end": (0.6, 0.9)}, fixed={"lc.begin": 0.1}
+    ),
     "swa_sparse": Contender(
         "SWA after GMP",
         "swa",
@@ -146,11 +150,17 @@ CONTENDERS: dict[str, Contender] = {
         "random_pruning",
         {"learning_rate": RATES, "random_pruning.allocation": ("erk", "uniform")},
     ),
-    "amc": Contender("AMC", "amc", {"learning_rate": RATES, "amc.begin": (0.2, 0.4)}),
+    "amc": Contender(
+        "AMC",
+        "amc",
+        {"learning_rate": RATES, "amc.begin": (0.2, 0.4)},
+        fixed={"amc.most": 0.999},  # at 99 % of the network 0.99 would leave nothing to choose
+    ),
     "sensitivity": Contender(
         "greedy sensitivity",
         "sensitivity",
         {"learning_rate": RATES, "sensitivity.begin": (0.2, 0.4)},
+        fixed={"sensitivity.most": 0.999, "sensitivity.increment": 0.05},
     ),
     "l0": Contender(
         "L0",
@@ -158,7 +168,8 @@ CONTENDERS: dict[str, Contender] = {
         {"learning_rate": RATES, "l0.gate_learning_rate": (0.01, 0.03)},
         kind="swept",
         strength="l0.strength",
-        start=0.1,
+        start=3.2,
+        models=NO_NOISE,
     ),
     "variational_dropout": Contender(
         "variational dropout",
@@ -167,6 +178,7 @@ CONTENDERS: dict[str, Contender] = {
         kind="swept",
         strength="variational_dropout.strength",
         start=1.0,
+        models=NO_NOISE,
     ),
     "proximal_sgd": Contender(
         "proximal SGD",
@@ -174,9 +186,9 @@ CONTENDERS: dict[str, Contender] = {
         PENALTY,
         kind="swept",
         strength="proximal_sgd.strength",
-        start=1e-4,
+        start=4e-4,
     ),
-    "rda": Contender("RDA", "rda", PENALTY, kind="swept", strength="rda.strength", start=1e-5),
+    "rda": Contender("RDA", "rda", PENALTY, kind="swept", strength="rda.strength", start=5e-5),
     "lottery_equal": Contender(
         "lottery, one budget",
         "lottery",

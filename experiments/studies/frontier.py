@@ -78,8 +78,8 @@ def runs(
     stages = [
         *((MLP, more, (seed,)) for seed in MORE_SEEDS),
         (CNN, on_cnn, SEEDS[:1]),
-        (MLP, beyond, SEEDS),
         *((CNN, on_cnn, (seed,)) for seed in SEEDS[1:]),
+        (MLP, beyond, SEEDS),
     ]
     all(done(*stage) for stage in stages)
     return planned
@@ -154,7 +154,10 @@ def render(
         "weights that are left; a dash says that no run is on the other side. Cost is in gradients "
         "of a batch and memory in the state of the optimizer, both at 95 % and relative to the "
         "dense network under momentum SGD; a product with the Hessian counts as two gradients, and "
-        "passes without a gradient (AMC, greedy sensitivity) as none. The last column is the "
+        "passes without a gradient (AMC, greedy sensitivity) as none. Of OBS it is the "
+        "compensation that counts: from 256 gradients it selects nearly by magnitude. "
+        "L0 and variational dropout are on the MLP alone, since the statistics of BatchNorm would "
+        "be those of noisy weights. The last column is the "
         "difference to GMP at 95 %, paired by seed. In the figures GMP, the recipe and the best of "
         "the others are in colour, with their intervals; brackets hold the last accuracy of those "
         "that lie below the axes, and open circles are the runs of a sweep.",
@@ -224,6 +227,8 @@ def cell(results: Results, name: str, sparsity: float) -> str:
     note = f"{diverged} diverged" if diverged and told else ""
     if not score.n:
         return note or "-"
+    if not note and score.n < len(results.seeds(name)):
+        note = f"{score.n} of {len(results.seeds(name))} seeds"
     return interval(score) + (f" ({note})" if note else "")
 
 

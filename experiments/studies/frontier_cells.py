@@ -54,10 +54,14 @@ class Results:
             ended = [row for row in rows if not has_diverged(row)]
             if kind == "swept":
                 points = [(tables.sparsity(row) / 100, tables.accuracy(row)) for row in ended]
-                value = sweep.interpolate(points, sparsity)
+                value = sweep.interpolate(points, sparsity, sweep.WIDEST)
             else:
                 wanted = 0.0 if kind == "once" else sparsity
-                values = [tables.accuracy(r) for r in ended if r["config"]["sparsity"] == wanted]
+                values = [
+                    tables.accuracy(row)
+                    for row in ended
+                    if row["config"]["sparsity"] == wanted and as_told(name, row)
+                ]
                 value = values[0] if values else math.nan
             if not math.isnan(value):
                 found[seed] = value
@@ -107,3 +111,9 @@ class Results:
         }
         ranked = [name for name, mean in means.items() if not math.isnan(mean)]
         return sorted(ranked, key=lambda name: -means[name])
+
+
+def as_told(name: str, row: Row) -> bool:
+    """Whether a run that was told a sparsity has it; a narrow network has fewer weights instead."""
+    told = EVERYONE[name].kind == "told" and EVERYONE[name].method != "dense_narrow"
+    return not told or abs(tables.sparsity(row) / 100 - row["config"]["sparsity"]) < 1e-3

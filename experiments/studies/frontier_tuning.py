@@ -9,7 +9,7 @@ from typing import Any
 from experiments.config import Config
 from experiments.configs import fashion_mnist_recipe
 from experiments.log import Row
-from experiments.studies import sweep, tables
+from experiments.studies import recipe_tuning, sweep, tables
 from experiments.studies.contenders import (
     CONTENDERS,
     TRIALS,
@@ -129,6 +129,11 @@ def all_chosen(rows: Iterable[Row]) -> dict[str, Changes]:
     return {name: changes for name, changes in found.items() if changes is not None}
 
 
+def earlier(name: str) -> int:
+    """The trials that the recipe and its rival have had in the study of their own."""
+    return sum(trial.startswith(name) for trial in recipe_tuning.trials()[PRESET])
+
+
 def render(rows: list[Row], folder: Path, own: list[Row]) -> str:
     """What was tried, and what came of it."""
     del folder, own
@@ -158,9 +163,9 @@ def render(rows: list[Row], folder: Path, own: list[Row]) -> str:
             "method, scored on the last sixth of the training set, which they do not train on, "
             "with a seed that no reported run has. A trial of a method that has a strength and not "
             f"a sparsity ({', '.join(swept)}) is a sweep of it, by factors of {sweep.FACTOR:g}, "
-            f"read off at {100 * SPARSITY:.0f} %. GMP and the recipe have been tuned once more, "
-            "with twelve trials each on this split, network and sparsity: the ramp, the freeze and "
-            "the readout of the recipe are from there.",
+            f"read off at {100 * SPARSITY:.0f} %. GMP and the recipe have been tuned once more on "
+            f"this split, network and sparsity, by {earlier('magnitude')} and {earlier('recipe')} "
+            "trials: the ramp, the freeze and the readout of the recipe are from there.",
             tables.markdown(["", "settings", "validation accuracy (%)", ""], lines),
         ]
     )

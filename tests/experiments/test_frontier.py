@@ -128,17 +128,28 @@ def test_a_walk_by_hand():
     assert sweep.walk({0: 0.9}, 0.8, 0.99) == [0, 1]
     assert sweep.walk({0: 0.9, 1: 0.995}, 0.8, 0.99) == [0, 1, -1]
     assert not sweep.finished({0: 0.9, 1: 0.995}, 0.8, 0.99)
+    # Another seed's may be below 80 %, or not: clearly below is a ninth more weights.
+    assert sweep.walk({0: 0.9, 1: 0.995, -1: 0.79}, 0.8, 0.99) == [0, 1, -1, -2]
     # From 10 % of the weights to 0.5 % is a wide gap, and from 20 % to 10 % is none.
-    assert sweep.walk({0: 0.9, 1: 0.995, -1: 0.8}, 0.8, 0.99) == [0, 1, -1, 0.5]
-    assert sweep.finished({0: 0.9, 1: 0.995, -1: 0.8, 0.5: 0.97}, 0.8, 0.99)
+    found = {0: 0.9, 1: 0.995, -1: 0.8, -2: 0.77}
+    assert sweep.walk(found, 0.8, 0.99) == [0, 1, -1, -2, 0.5]
+    # It is halved until there is none, or the strengths are an eighth of a doubling apart.
+    found[0.5] = 0.971
+    assert sweep.walk(found, 0.8, 0.99) == [0, 1, -1, -2, 0.5, 0.25, 0.75]
+    found |= {0.25: 0.949, 0.75: 0.985}
+    assert sweep.walk(found, 0.8, 0.99)[-1] == 0.875
+    assert sweep.finished(found | {0.875: 0.991}, 0.8, 0.99)
+    dying = {0: 0.775, 1: 0.887, 2: 1.0, 1.5: 0.943, 1.75: 1.0, 1.625: 1.0}
+    assert sweep.finished(dying, 0.8, 0.99)
     # In tuning it ends as soon as both sides of the one sparsity are there.
-    assert sweep.finished({0: 0.93, 1: 0.96}, 0.95, 0.95)
+    assert sweep.finished({0: 0.94, 1: 0.96}, 0.95, 0.95)
     # What never gets there is given up.
     never = {float(k): 0.1 for k in range(sweep.FARTHEST + 1)}
     assert sweep.finished(never, 0.8, 0.99)
-    # Others repeat what is inside, and one on either side.
-    found = {-2: 0.5, -1: 0.7, 0: 0.9, 1: 0.95, 2: 0.98, 3: 0.999}
-    assert sweep.around(found, 0.8, 0.97) == [-1, 0, 1, 2]
+    # Others repeat what is not clearly beyond, and the next on either side.
+    found = {-2: 0.5, -1: 0.7, 0: 0.85, 1: 0.9, 2: 0.95, 3: 0.971, 4: 0.98, 5: 0.99}
+    assert sweep.finished(found, 0.8, 0.97)
+    assert sweep.around(found, 0.8, 0.97) == [-1, 0, 1, 2, 3, 4]
 
 
 def test_interpolation_by_hand():
@@ -147,6 +158,10 @@ def test_interpolation_by_hand():
     # In the logarithm 10 % to 1 % has its middle at the square root of 0.1 %.
     assert sweep.interpolate(points, 1 - math.sqrt(1e-3)) == pytest.approx(88.0)
     assert math.isnan(sweep.interpolate(points, 0.995))
+    # Nothing is said of what lies in a wide gap, but all of where a run is.
+    assert math.isnan(sweep.interpolate(points, 0.95, widest=9.0))
+    assert sweep.interpolate(points, 0.95, widest=11.0) == sweep.interpolate(points, 0.95)
+    assert sweep.interpolate(points, 0.9, widest=2.0) == pytest.approx(89.0)
     assert math.isnan(sweep.interpolate([], 0.9))
     assert sweep.read_at(points, 0.4) == 90.0
     assert sweep.read_at(points, 0.995) == -math.inf

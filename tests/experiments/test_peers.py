@@ -122,6 +122,18 @@ def test_pat_is_planned_like_every_other_contender():
     assert results.ranking(frontier.MLP.sparsities) == []
 
 
+def test_a_run_of_pat_that_diverges_is_an_answer_too():
+    rows = []
+    while planned := pat.missing(rows):
+        row = peer_row(planned[0])
+        if row["config"]["learning_rate"] == 0.05:  # and no other trial is better
+            row["result"] = {"diverged": True, "reason": "the loss is not finite at step 7"}
+        rows.append(row)
+    reported = [row for row in rows if row["config"]["evaluate"] == "test"]
+    assert {row["config"]["learning_rate"] for row in reported} == {0.1}
+    assert len(Results(reported, "mlp").at("pat_constraint", 0.95)) == 3
+
+
 def test_pat_stands_in_the_table_beside_the_others(tmp_path):
     rows = []
     while planned := pat.missing(rows):

@@ -187,7 +187,7 @@ def test_controls_are_held_against_the_firm_threshold(tmp_path):
         rows.append(fake(config, accuracy=0.88 if soft else 0.90))
     text = recipe_controls.render(rows, tmp_path)
     soft = [line for line in lines_of(text) if line[0] == "soft"]
-    assert [line[2:] for line in soft] == [["-2.00 ± 0.00", "3"]] * 2 + [["-2.00 ± 0.00", "2"]]
+    assert [line[2:] for line in soft] == [["-2.00 ± 0.00", "5"]] * 2 + [["-2.00 ± 0.00", "4"]]
     assert all(line[2] == "" for line in lines_of(text) if line[0] == recipe_controls.FIRM)
 
 
