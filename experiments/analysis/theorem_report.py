@@ -18,6 +18,7 @@ title = "Directional pruning: its laws, and networks pruned without retraining"
 STYLES = {
     "magnitude": ("#777777", "o", ":"),
     "obd": ("#b8922e", "v", ":"),
+    "obd_fisher": ("#b8922e", "^", "-"),
     "obs": ("#4c6a92", "s", ":"),
     "obs_rounds": ("#4c6a92", "s", "-"),
     "directional": ("#d1603d", "D", ":"),

@@ -16,12 +16,14 @@ from grda_optax import (
     hvp,
     obd_saliency,
     obs_prune,
+    obs_saliency,
     prune_smallest,
     sequential_directional_prune,
     sparsity_report,
 )
 
 PyTree = Any
+FISHER_GRADIENTS = 4096  # of OBD: of single examples, of which it keeps the squares alone
 Progress = Callable[[PruningState], object]
 
 
@@ -80,6 +82,23 @@ def obd(network: Network, params: PyTree, sparsity: float, settings: Settings) -
     total = sparsity_report(params, kernels).penalised.total
     products = total if settings.exact else settings.samples
     return Pruned(prune_smallest(params, saliency.values, sparsity, kernels), products)
+
+
+def obd_fisher(network: Network, params: PyTree, sparsity: float, settings: Settings) -> Pruned:
+    """Optimal Brain Damage by the diagonal of the empirical Fisher matrix."""
+    del settings
+    count = min(FISHER_GRADIENTS, len(jax.tree.leaves(network.train)[0]))
+    saliency = obs_saliency(
+        network.loss,
+        params,
+        [network.train],
+        inverse="block",
+        block_size=1,
+        damping=1e-4,
+        num_gradients=count,
+        mask=kernels,
+    )
+    return Pruned(prune_smallest(params, saliency.values, sparsity, kernels), 0, count)
 
 
 def obs(
@@ -150,7 +169,8 @@ class Method(NamedTuple):
 
 METHODS = {
     "magnitude": Method("magnitude", magnitude, False),
-    "obd": Method("OBD", obd, False),
+    "obd": Method("OBD, Hessian", obd, False),
+    "obd_fisher": Method("OBD, Fisher", obd_fisher, False),
     "obs": Method("OBS, one shot", obs, False),
     "obs_rounds": Method("OBS, rounds", functools.partial(obs, rounds=True), True),
     "directional": Method("directional, one shot", directional_once, False),
