@@ -138,6 +138,8 @@ class Config:
     """The momentum of SGD and of gRDA, from 0 (none) to below 1."""
     weight_decay: float = 0.0
     """The weight decay: coupled with SGD and gRDA, decoupled with the others."""
+    clip_norm: float | None = None
+    """The largest norm of a gradient: one above it is scaled down to it. By default none is."""
     penalise: Literal["kernels", "all"] = "kernels"
     """The leaves that are pruned: kernels (two axes or more), or all, as in the paper."""
     sparsity: float = 0.9
@@ -254,6 +256,9 @@ class Config:
         check(self.sparsity < 1, "sparsity", self.sparsity, "below 1")
         check(self.momentum < 1, "momentum", self.momentum, "below 1")
         check_finite("weight_decay", self.weight_decay)
+        if self.clip_norm is not None:
+            check_finite("clip_norm", self.clip_norm)
+            check(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         check_finite("label_smoothing", self.label_smoothing)
         check(self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "below 1")
         check_integer("warmup_epochs", self.warmup_epochs, 0)

@@ -1,6 +1,6 @@
 """What the config puts around a method's optimizer, and how to see through it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optax
 
@@ -14,12 +14,32 @@ def wrap(
     config: "Config", tx: optax.GradientTransformationExtraArgs
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer as the loop calls it: by default it is the method's own."""
+    if config.clip_norm is not None:
+        tx = clipped(tx, config.clip_norm)
     if config.param_dtype != "float32":
         tx = precision.updates_in_float32(tx)
     tx = guards.guard(config, tx)
     if accumulation.by_multi_steps(config):
         tx = accumulation.multi_steps(tx, config.accumulate)
     return tx
+
+
+def clipped(
+    tx: optax.GradientTransformationExtraArgs, max_norm: float
+) -> optax.GradientTransformationExtraArgs:
+    """The same optimizer, with the same state, on gradients whose norm is at most this."""
+    clip = optax.clip_by_global_norm(max_norm)
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, _ = clip.update(updates, optax.EmptyState())
+        return tx.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def inner_state(opt_state: optax.OptState) -> optax.OptState:

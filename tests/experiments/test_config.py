@@ -50,6 +50,10 @@ from .conftest import exactly
         (lambda: Config(grda=Settings(mu=0)), "grda.mu must be in (0, 1], got 0."),
         (lambda: Config(grda=Settings(mu=1.5)), "grda.mu must be in (0, 1], got 1.5."),
         (
+            lambda: Config(clip_norm=0.0),
+            "clip_norm must be above 0, got 0.0.",
+        ),
+        (
             lambda: Config(label_smoothing=1.0),
             "label_smoothing must be below 1, got 1.0.",
         ),

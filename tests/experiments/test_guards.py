@@ -87,6 +87,22 @@ def test_what_is_around_an_optimizer_can_be_taken_off_and_put_on():
         assert_same_bits(wrapping.inner_state(wrapping.with_inner_state(state, other)), other)
 
 
+def test_gradients_are_clipped_before_all_that_a_method_does():
+    params = {"w": jnp.array([3.0, 4.0])}
+    for norm, expected in ((1.0, [0.6, 0.8]), (5.0, [3.0, 4.0]), (None, [3.0, 4.0])):
+        tx = wrapping.wrap(change(SHORT, clip_norm=norm), optax.with_extra_args_support(optax.sgd(1.0)))
+        state = tx.init(params)
+        assert jax.tree.structure(state) == jax.tree.structure(optax.sgd(1.0).init(params))
+        updates, _ = tx.update(params, state, params)
+        np.testing.assert_allclose(updates["w"], -np.array(expected), rtol=1e-6)
+    # The mean of the parts of a batch is clipped, not each of them.
+    config = change(SHORT, clip_norm=1.0, accumulate=2)
+    tx = wrapping.wrap(config, optax.with_extra_args_support(optax.sgd(1.0)))
+    _, state = tx.update({"w": jnp.array([6.0, 0.0])}, tx.init(params), params)
+    updates, _ = tx.update({"w": jnp.array([0.0, 8.0])}, state, params)
+    np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+
+
 def test_by_default_nothing_is_around_an_optimizer():
     tx = grda(0.1)
     assert wrapping.wrap(SHORT, tx) is tx
