@@ -37,7 +37,8 @@ def clipped(
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         updates, _ = clip.update(updates, optax.EmptyState())
-        return tx.update(updates, state, params, **extra_args)
+        updates, state = tx.update(updates, state, params, **extra_args)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 

@@ -95,7 +95,8 @@ def summary(rows: list[Row]) -> str:
     return (
         "Test accuracy on Fashion-MNIST with momentum, weight decay and a cosine schedule, against "
         "global gradual magnitude pruning at equal budget, tuned on a validation split. Pairs of "
-        "runs from the same start; the recipe has one set of defaults for both networks.\n\n"
+        "runs from the same start; the recipe (`prune_with`) has one set of defaults for both "
+        "networks.\n\n"
         f"{table(rows)}\n\n"
         "![Accuracy against sparsity](experiments/results/recipe_fashion_mnist.png)"
     )
