@@ -158,8 +158,17 @@ def check_wide_dtype(name: str, dtype: Any) -> None:
 
 
 def path_name(path: tuple[Any, ...], whole: str = "params") -> str:
-    """The name of a leaf as reports and errors print it: ``dense/kernel``."""
-    return jax.tree_util.keystr(path, simple=True, separator="/") or whole
+    """The name of a leaf as reports and errors print it: ``dense/kernel``.
+
+    In a state of Flax NNX the array is the ``value`` of a variable, which is left out.
+    """
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    return _in_full(path) or whole
+
+
+def _in_full(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def broadcast_mask(mask: PyTree, params: PyTree) -> PyTree:
@@ -206,11 +215,16 @@ def check_pattern(name: str, pattern: str) -> re.Pattern[str]:
 def match_paths(name: str, pattern: str, params: PyTree) -> list[bool]:
     """For every leaf whether the pattern is found in its path; an error if it is in none."""
     compiled = check_pattern(name, pattern)
-    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    found = [compiled.search(path) is not None for path in paths]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [path_name(path) for path in paths]
+    found = [
+        # Whoever has seen JAX's own names of an NNX state may have written them down.
+        any(compiled.search(text) for text in (found_at, _in_full(path)))
+        for found_at, path in zip(names, paths, strict=True)
+    ]
     if not any(found):
         raise ValueError(
-            f"{name} must be found in the path of a leaf, got {pattern!r} for {', '.join(paths)}."
+            f"{name} must be found in the path of a leaf, got {pattern!r} for {', '.join(names)}."
         )
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from grda_optax import grda, sparsity_report
+from grda_optax import grda, prune_with, sparsity_report
 
 from .transformations import our_state
 from .trees import assert_close, assert_same_zeros
@@ -174,3 +174,31 @@ def test_every_way_is_the_functional_loop(way, expected, mask):
     assert_same_zeros(params, expected[0])
     assert_close(params, expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(threshold[...], expected[1], rtol=1e-6)
+
+
+def test_the_paths_of_an_nnx_state_are_those_of_its_variables():
+    """JAX calls the array of a variable its ``value``; nobody who writes a pattern would."""
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(IN, WIDTH, rngs=rngs)
+            self.value = nnx.Linear(WIDTH, 1, rngs=rngs)
+
+    model = Network(nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    report = sparsity_report(state, mask="kernel$")
+    names = ["first/bias", "first/kernel", "value/bias", "value/kernel"]
+    assert list(report.leaves) == names
+    assert [name for name in names if report.leaves[name].penalised] == names[1::2]
+    for pattern, found in (("kernel/value$", names[1::2]), ("^value/", names[2:])):
+        leaves = sparsity_report(state, mask=pattern).leaves
+        assert [name for name in names if leaves[name].penalised] == found
+    with pytest.raises(ValueError, match="got 'kernels' for first/bias, first/kernel, value/bias"):
+        sparsity_report(state, mask="kernels")
+
+    tx = prune_with(optax.sgd(0.0), 0.5, total_steps=4, mask="^first/kernel$")
+    opt = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    for _ in range(4):
+        opt.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
+    assert int((model.first.kernel[...] == 0).sum()) == IN * WIDTH // 2
+    assert (model.value.kernel[...] != 0).all()
