@@ -3,8 +3,10 @@ r"""AMC: an agent chooses the sparsity of every layer (He et al., ECCV 2018).
 A trained network is pruned layer by layer, each by magnitude, to the fraction that the agent of
 :mod:`experiments.methods._ddpg` says when it sees the layer's shape and what is left to prune. The
 reward is the accuracy of the network pruned so, not trained on, on some examples of the training
-set (which the network has learned from, as there). An action is kept within what the sparsity
-leaves: the layers still to come can lose neither more than their most nor less than nothing. So
+set (which the network has learned from, as there). The layers still to come can lose neither more
+than their most nor less than nothing; an action is a place between what that leaves a layer, from
+the fewest weights (0) to the most (1). In the paper it is a fraction of the layer, clipped to
+these; where 95 % of a network go they are so close that nearly every action would be clipped. So
 every episode ends with exactly the sparsity that is asked for. The best one is trained on.
 """
 
@@ -65,20 +67,17 @@ def layer_features(shapes: Sequence[Shape]) -> np.ndarray:
     return table / np.maximum(table.max(axis=0), 1)
 
 
-def zeros_of_layer(
-    action: float, t: int, sizes: Sequence[int], room: Sequence[int], left: int
-) -> int:
+def zeros_of_layer(action: float, t: int, room: Sequence[int], left: int) -> int:
     """How many weights of layer ``t`` go by an action, when ``left`` have still to go.
 
     Args:
-        action: the fraction that the agent wants.
+        action: from the fewest (0) to the most (1) that leave the sparsity within reach.
         t: the layer's place.
-        sizes: the weights of every layer.
-        room: how many of each may go.
+        room: how many of each layer may go.
         left: at most the sum of ``room`` from this layer on.
     """
-    least = max(0, left - sum(room[t + 1 :]))
-    return min(max(round(action * sizes[t]), least), room[t], left)
+    least, most = max(0, left - sum(room[t + 1 :])), min(room[t], left)
+    return least + round(action * (most - least))
 
 
 def allocate(
@@ -109,19 +108,22 @@ def allocate(
     room = most_zeros(sizes, sparsity, most)
     features = layer_features(shapes)
 
+    def zeros_of(actions: Sequence[float]) -> list[int]:
+        zeros: list[int] = []
+        for t, action in enumerate(actions):
+            zeros.append(zeros_of_layer(action, t, room, wanted - sum(zeros)))
+        return zeros
+
     def play(policy: Policy) -> Episode:
         states: list[np.ndarray] = []
         actions: list[float] = []
-        zeros: list[int] = []
-        for t, size in enumerate(sizes):
-            left = wanted - sum(zeros)
+        for t in range(len(sizes)):
+            gone = sum(zeros_of(actions))
             previous = actions[-1] if actions else 0.0
-            progress = [left / total, sum(sizes[t:]) / total, previous]
-            state = np.array([*features[t], *progress], np.float32)
-            zeros.append(zeros_of_layer(policy(state), t, sizes, room, left))
-            states.append(state)
-            actions.append(zeros[-1] / size)
-        return Episode(np.stack(states), np.array(actions), accuracy(zeros))
+            progress = [(wanted - gone) / total, sum(sizes[t:]) / total, previous]
+            states.append(np.array([*features[t], *progress], np.float32))
+            actions.append(policy(states[-1]))
+        return Episode(np.stack(states), np.array(actions), accuracy(zeros_of(actions)))
 
     found = search(
         play,
@@ -131,7 +133,7 @@ def allocate(
         seed=seed,
         settings=agent,
     )
-    return [round(a * size) for a, size in zip(found.best.actions, sizes, strict=True)]
+    return zeros_of(found.best.actions.tolist())
 
 
 def run(job: "Job") -> "Trained":

@@ -32,7 +32,7 @@ RAMPS = {
 }
 EARLY, LAST = RAMPS
 WHOLE, LEAF = "network", "each leaf"
-MLP = dataclasses.replace(digits.CONFIG, method=("recipe",))
+MLP = dataclasses.replace(digits.PLAIN, method=("recipe",))
 CNN = dataclasses.replace(MLP, model="small_cnn")
 TRANSFORMER = dataclasses.replace(char_transformer.CONFIG, method=("recipe",), batch_size=4)
 

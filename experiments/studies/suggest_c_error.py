@@ -11,7 +11,7 @@ from experiments.studies import tables
 
 title = "How good a first value `suggest_c` is"
 
-NETWORKS = {"digits": (digits.CONFIG, (0, 1, 2)), "fashion_mnist": (fashion_mnist.CONFIG, (0,))}
+NETWORKS = {"digits": (digits.PLAIN, (0, 1, 2)), "fashion_mnist": (fashion_mnist.CONFIG, (0,))}
 MU = (0.55, 0.7)
 ASKED = (0.5, 0.8, 0.9)
 

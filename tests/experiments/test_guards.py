@@ -90,7 +90,8 @@ def test_what_is_around_an_optimizer_can_be_taken_off_and_put_on():
 def test_gradients_are_clipped_before_all_that_a_method_does():
     params = {"w": jnp.array([3.0, 4.0])}
     for norm, expected in ((1.0, [0.6, 0.8]), (5.0, [3.0, 4.0]), (None, [3.0, 4.0])):
-        tx = wrapping.wrap(change(SHORT, clip_norm=norm), optax.with_extra_args_support(optax.sgd(1.0)))
+        config = change(SHORT, clip_norm=norm)
+        tx = wrapping.wrap(config, optax.with_extra_args_support(optax.sgd(1.0)))
         state = tx.init(params)
         assert jax.tree.structure(state) == jax.tree.structure(optax.sgd(1.0).init(params))
         updates, _ = tx.update(params, state, params)
