@@ -216,15 +216,12 @@ def match_paths(name: str, pattern: str, params: PyTree) -> list[bool]:
     """For every leaf whether the pattern is found in its path; an error if it is in none."""
     compiled = check_pattern(name, pattern)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = [path_name(path) for path in paths]
-    found = [
-        # Whoever has seen JAX's own names of an NNX state may have written them down.
-        any(compiled.search(text) for text in (found_at, _in_full(path)))
-        for found_at, path in zip(names, paths, strict=True)
-    ]
+    # Whoever has seen JAX's own names of an NNX state may have written them down.
+    found = [any(map(compiled.search, (path_name(path), _in_full(path)))) for path in paths]
     if not any(found):
+        names = ", ".join(map(path_name, paths))
         raise ValueError(
-            f"{name} must be found in the path of a leaf, got {pattern!r} for {', '.join(names)}."
+            f"{name} must be found in the path of a leaf, got {pattern!r} for {names}."
         )
     return found
 

@@ -1,7 +1,8 @@
 """A dense network with fewer units: what as many weights do that are not chosen.
 
 Zhu and Gupta, *To prune, or not to prune*, ICLR workshop 2018: large and sparse against small and
-dense. It has no more penalised weights than a pruned network keeps, and not two units fewer.
+dense. It has no more penalised weights than a pruned network keeps, and lacks less than what one
+more unit of the last hidden layer would take.
 
 All hidden layers have the same fraction of their units, but that the classes are not read from
 fewer than two units each: a factor for all would leave 2 of the MLP's last 100 at 98 %.
