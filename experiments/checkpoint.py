@@ -19,7 +19,7 @@ from experiments.faults import (
     CheckpointNotWrittenError,
     advice,
     first_line,
-    ignore_late_reads,
+    ignore_late_answers,
 )
 from experiments.folder import RunFolder
 
@@ -120,7 +120,7 @@ class Checkpoints:
 
     def _read(self, step: int | None, remedy: str, like: PyTree = None) -> PyTree:
         """All of it in this process, whatever processes and devices have written it."""
-        ignore_late_reads()
+        ignore_late_answers()
         try:
             if like is None:
                 like = self._manager.item_metadata(step).tree
@@ -138,6 +138,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        ignore_late_answers()
         try:
             yield
         except Exception as error:  # orbax and tensorstore each have their own

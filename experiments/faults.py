@@ -69,19 +69,19 @@ def advice(number: int | None) -> str:
     return "The same command goes on from the last checkpoint."
 
 
-def ignore_late_reads() -> None:
-    """After a read that failed: of several files only the first is waited for.
+def ignore_late_answers() -> None:
+    """After a read or a write that failed: of several files only the first is waited for.
 
     The others report to an event loop that is closed by then, from a thread of tensorstore's, and
     the traceback of that would stand before the message that counts.
     """
     shown = sys.unraisablehook
-    if getattr(shown, "ignores_late_reads", False):
+    if getattr(shown, "ignores_late_answers", False):
         return
 
     def hook(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             shown(unraisable)
 
-    hook.ignores_late_reads = True  # type: ignore[attr-defined]
+    hook.ignores_late_answers = True  # type: ignore[attr-defined]
     sys.unraisablehook = hook

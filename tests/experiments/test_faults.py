@@ -453,12 +453,12 @@ def test_data_that_disappear_under_a_run_are_not_missed(make_job, prepared, tmp_
     assert train(tmp_path / "run", change(steps=2), dataset=dataset).result is not None
 
 
-def test_late_reads_are_ignored_and_nothing_else(monkeypatch):
+def test_late_answers_are_ignored_and_nothing_else(monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", lambda x: seen.append(str(x.exc_value)))
-    faults.ignore_late_reads()
+    faults.ignore_late_answers()
     hook = sys.unraisablehook
-    faults.ignore_late_reads()
+    faults.ignore_late_answers()
     assert sys.unraisablehook is hook
     for error in (RuntimeError("Event loop is closed"), RuntimeError("other"), ValueError("x")):
         sys.unraisablehook(types.SimpleNamespace(exc_value=error))
