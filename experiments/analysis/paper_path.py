@@ -9,22 +9,29 @@ epochs shows its own end beside the next published epoch; one on made-up images
 """
 
 import csv
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import tyro
 from rich.console import Console
-from rich.table import Table
 
-from experiments import data, errors, provenance
+from experiments import data, provenance
+from experiments.analysis import record
+from experiments.analysis.runs import Run, read
 from experiments.checks import check
 from experiments.config import Config
 from experiments.configs import PRESETS
 from experiments.datasets import GENERATED
-from experiments.folder import RunFolder
-from experiments.log import Row, read_rows
+from experiments.log import Row
+from experiments.plotting import COLORS, plt
+from experiments.studies import tables
+from experiments.studies.frontier_figures import DPI, WIDTH, finish
 
+title = "The paper's sparsity paths"
+NAME = "paper_path"
 FILE = "paper_paths.csv"
 
 
@@ -68,42 +75,103 @@ def beside(mine: Sequence[Point], theirs: Sequence[Point]) -> list[tuple[Point, 
     return pairs
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table of each run."""
-    console = Console()
-    paths = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        check(len(paths) > 0, "runs", paths, "at least one folder of a run of grda")
-        for path in paths:
-            _show(Path(path), console)
-    except ValueError as error:
-        errors.tell(error)
-        return 2
-    return 0
+def measure(run: Run) -> Row:
+    """The path of a run, and the published one.
 
-
-def _show(path: Path, console: Console) -> None:
-    folder = RunFolder(path)
-    check(folder.config.is_file(), "runs", str(path), "the folder of a run")
-    config = folder.read_config()
+    Raises:
+        ValueError: nothing is published for what it is of, or it has no scores yet.
+    """
+    config, path = run.config, str(run.path)
     theirs = published(config)
     wanted = f"with c and mu that the paper has for {config.model} on {config.dataset}"
-    check(bool(theirs), "runs", str(path), f"a run of grda {wanted}")
+    check(bool(theirs), "runs", path, f"a run of grda {wanted}")
     steps_per_epoch = data.examples(data.outline(config.dataset).train) // config.batch_size
-    mine = measured(read_rows(folder.metrics), steps_per_epoch)
+    mine = measured(run.rows, steps_per_epoch)
+    check(bool(mine), "runs", path, "a run with an epoch behind it")
+    return {"mine": [x._asdict() for x in mine], "published": [x._asdict() for x in theirs]}
+
+
+def points(found: Row, name: str) -> list[Point]:
+    """A path of a record."""
+    return [Point(**point) for point in found["result"][name]]
+
+
+def figure(found: Row, path: Path) -> None:
+    """Draws both, over epochs in the logarithm."""
+    fig, axes = plt.subplots(figsize=(WIDTH / 2, 2.3), layout="constrained")
+    for (name, label), color in zip(
+        (("published", "published, mean of seeds"), ("mine", "this library")), COLORS, strict=False
+    ):
+        path_of = points(found, name)
+        axes.plot(
+            [x.epoch for x in path_of],
+            [x.sparsity for x in path_of],
+            color=color,
+            linestyle="--" if name == "published" else "-",
+            marker="o" if name == "mine" else None,
+            markersize=4,
+            label=label,
+        )
+    axes.set(xscale="log", xlabel="epoch", ylabel="zeros (%)", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=7.5)
+    finish(axes)
+    fig.savefig(path, dpi=DPI)
+    plt.close(fig)
+
+
+def text(found: Row) -> str:
+    """Ours beside theirs, epoch by epoch."""
+    config = Config.from_json(found["runs"][0]["config"])
     made_up = ", on made-up images" if config.dataset in GENERATED else ""
-    table = Table("epoch", "zeros (%)", "top-1 (%)", "published", "zeros (%)", "top-1 (%)")
-    for here, there in beside(mine, theirs):
-        table.add_row(
+    lines = [
+        [
             f"{here.epoch:.2f}",
             f"{here.sparsity:.2f}",
             f"{here.accuracy:.2f}",
             f"{there.epoch:.0f}",
             f"{there.sparsity:.2f}",
             f"{there.accuracy:.2f}",
-        )
-    console.print(f"{path}: c = {config.grda.c:g}, mu = {config.grda.mu:g}{made_up}")
-    console.print(table)
+        ]
+        for here, there in beside(points(found, "mine"), points(found, "published"))
+    ]
+    header = ["epoch", "zeros (%)", "top-1 (%)", "published epoch", "zeros (%)", "top-1 (%)"]
+    table = tables.markdown(header, lines)
+    return f"c = {config.grda.c:g}, mu = {config.grda.mu:g}{made_up}:\n\n{table}"
+
+
+def render(folder: Path) -> str:
+    """Every record that was saved."""
+    return record.pages(
+        folder,
+        NAME,
+        figure,
+        text,
+        "Zeros along training, published and here",
+        "The zeros of the first epochs beside those that the paper's code printed at the same c "
+        "and mu, over all leaves. On made-up images the gradients are others, so that the paths "
+        "need not agree; the threshold and the start are the same.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(record.Saved):
+    """The sparsity of a run along training, beside the published one."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a run of grda, of one of the paper's configs."""
+
+
+def analyse(arguments: Arguments, console: Console) -> Row:
+    """Reads, prints and writes."""
+    (run,) = read([arguments.run])
+    found = record.write(NAME, [run], {}, measure(run), figure, arguments.save, console)
+    console.print(text(found), highlight=False)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Analyses from the command line."""
+    return record.main(NAME, Arguments, analyse, arguments)
 
 
 if __name__ == "__main__":

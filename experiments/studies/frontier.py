@@ -1,5 +1,6 @@
 """Every method on the same work: accuracy against sparsity, and what it has cost."""
 
+import collections
 import dataclasses
 import math
 from pathlib import Path
@@ -168,7 +169,10 @@ def render(
         if not results.names():
             continue
         model = network.base.model
-        parts += [f"**{model}**, {network.base.epochs} epochs", table(results, network, time)]
+        parts += [
+            f"**{model}**, {network.base.epochs} epochs, on {devices(results)}",
+            table(results, network, time),
+        ]
         sparsities = sorted(network.sparsities)
         for kind, draw in (
             ("sparsity", frontier_figures.accuracy_by_sparsity),
@@ -179,6 +183,14 @@ def render(
             if draw(results, sparsities, READ_AT, folder / file):
                 parts.append(f"![{frontier_figures.CAPTIONS[kind]}, {model}]({file})")
     return "\n\n".join(parts)
+
+
+def devices(results: Results) -> str:
+    """What its runs were trained on, from the most frequent on."""
+    counts = collections.Counter(
+        row["device"].partition(",")[0] for name in results.names() for row in results.runs(name)
+    )
+    return " and ".join(device for device, _ in counts.most_common())
 
 
 def table(results: Results, network: Network, time: list[Row]) -> str:

@@ -139,7 +139,7 @@ def positive(x):
 
 
 def rendered(tmp_path, saved):
-    (tmp_path / report.FILE).write_text(Path(saved).read_text())
+    (tmp_path / "bench.json").write_text(Path(saved).read_text())
     return report.render(tmp_path)
 
 
@@ -353,7 +353,7 @@ EARLIER = {
 
 
 def test_files_of_earlier_releases_are_read(tmp_path):
-    (tmp_path / report.FILE).write_text(json.dumps(EARLIER))
+    (tmp_path / "bench.json").write_text(json.dumps(EARLIER))
     page = report.render(tmp_path)
     assert "Update of 40 weights" in page
     assert "| grda | 1.00 | 1.00 |" in page

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +159,7 @@ def test_options_on_the_command_line_make_a_published_row():
     assert run._preset(["cifar10-vgg16", "--grda.mu", "0.4"]) == "cifar10_vgg16"
 
 
-def test_a_run_stands_beside_the_published_path(tmp_path, capsys):
+def test_a_run_stands_beside_the_published_path(tmp_path, monkeypatch, capsys):
     """Half an epoch, scored at its end, beside the first published epoch."""
     config = change(PRESETS["cifar10_vgg16"].CONFIG, dataset="generated_cifar10")
     theirs = paper_path.published(config)
@@ -172,12 +173,17 @@ def test_a_run_stands_beside_the_published_path(tmp_path, capsys):
     append_row(folder.metrics, {"step": 194, "loss": 1.0})
     append_row(folder.metrics, row)
     assert paper_path.measured(read_rows(folder.metrics), 390) == [(0.5, 3.125, 12.5)]
-    assert paper_path.main([str(folder.path)]) == 0
-    printed = capsys.readouterr().out
-    assert "made-up images" in printed
-    for number in ("0.50", "3.12", "12.50", "5.19", "19.18"):
-        assert number in printed
-    assert "20.21" not in printed, "the run has not come so far"
+    published = provenance.RESULTS / paper_path.FILE
+    monkeypatch.setattr(provenance, "RESULTS", results := tmp_path / "results")
+    results.mkdir()
+    shutil.copy(published, results)
+    assert paper_path.main([str(folder.path), "--save", "x"]) == 0
+    assert (results / "paper_path_x.png").exists()
+    for said in (capsys.readouterr().out, paper_path.render(results)):
+        assert "made-up images" in said
+        for number in ("0.50", "3.12", "12.50", "5.19", "19.18"):
+            assert number in said
+        assert "20.21" not in said, "the run has not come so far"
 
 
 def test_runs_without_a_published_path_are_refused(tmp_path, capsys):
