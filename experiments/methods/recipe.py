@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from experiments.checks import check, check_finite
 from grda_optax import prune_with, soft_threshold
@@ -42,10 +43,14 @@ class Settings:
             check_finite("recipe.ratio", self.ratio)
             check(self.ratio > 1, "recipe.ratio", self.ratio, "above 1")
         # As `prune_with` itself would say, but before a folder is made.
-        defaults = inspect.signature(prune_with).parameters
-        end = defaults["ramp_end"].default if self.ramp_end is None else self.ramp_end
-        freeze = defaults["freeze_at"].default if self.freeze_at is None else self.freeze_at
+        end, freeze = self.fraction("ramp_end"), self.fraction("freeze_at")
         check(freeze >= end, "recipe.freeze_at", freeze, f"at least ramp_end = {end:g}")
+
+    def fraction(self, name: Literal["ramp_end", "freeze_at"]) -> float:
+        """Of training, where the default of `prune_with` holds, too."""
+        given: float | None = getattr(self, name)
+        default: float = inspect.signature(prune_with).parameters[name].default
+        return default if given is None else given
 
 
 def steep_threshold(x: jax.Array, threshold: jax.Array) -> jax.Array:
@@ -59,16 +64,20 @@ def steep_threshold(x: jax.Array, threshold: jax.Array) -> jax.Array:
     return jnp.where(threshold > 0, 1.5 * soft_threshold(x, threshold), x)
 
 
-def run(job: "Job") -> "Trained":
-    """Trains once; ends with the sparsity of the config."""
+def pruned(job: "Job") -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a job, as the recipe has it."""
     given = {k: v for k, v in dataclasses.asdict(job.config.recipe).items() if v is not None}
     if given.get("prox") == "steep":
         given["prox"] = steep_threshold
-    tx = prune_with(
+    return prune_with(
         job.base_optimizer(),
         job.config.sparsity,
         job.total_steps,
         mask=job.penalised,
         **given,
     )
-    return job.train(tx)
+
+
+def run(job: "Job") -> "Trained":
+    """Trains once; ends with the sparsity of the config."""
+    return job.train(pruned(job))

@@ -2,15 +2,16 @@
 
 *Averaging weights leads to wider optima and better generalization*: at the end of training the
 weights of several moments are averaged while the learning rate stays up. A sparse network is pruned
-as by `gmp` first, with its settings; from then on its zeros stand, and so do those of the mean.
+as by `gmp` or `recipe` first, with its settings; from then on its zeros stand, and so do its own.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import optax
 
 from experiments.checks import check, check_finite, check_integer
+from experiments.methods import recipe
 from experiments.methods._allocation import allocate
 from experiments.methods._masks import with_masks
 from experiments.methods._ramp import prune_along_ramp
@@ -32,6 +33,8 @@ class Settings:
     """Steps between two that enter; by default an epoch, as in the paper."""
     prune: bool = False
     """Whether the network is pruned to the sparsity of the config first."""
+    pruner: Literal["gmp", "recipe"] = "gmp"
+    """By which method it is, if it is."""
 
     def validate(self) -> None:
         """Refuses what is out of range."""
@@ -51,13 +54,19 @@ def learning_rate(peak: float, rate: float, start_step: int) -> optax.Schedule:
 
 def run(job: "Job") -> "Trained":
     """Trains once, and ends with the mean."""
-    settings, gmp, total = job.config.swa, job.config.gmp, job.total_steps
+    settings, total = job.config.swa, job.total_steps
     start_step = round(settings.start * total)
     job = job.with_learning_rate(learning_rate(job.config.learning_rate, settings.rate, start_step))
     tx = job.base_optimizer()
     if settings.prune:
-        ramp_end = max(1, round(gmp.ramp_end * total))
-        start_step = max(start_step, ramp_end)
-        rule = prune_along_ramp(allocate(job, gmp.allocation), ramp_end, gmp.update_every)
-        tx = with_masks(tx, rule, job.penalised)
+        gmp = job.config.gmp
+        by_recipe = settings.pruner == "recipe"
+        pruned_at = job.config.recipe.fraction("freeze_at") if by_recipe else gmp.ramp_end
+        pruned_step = max(1, round(pruned_at * total))
+        start_step = max(start_step, pruned_step)
+        if by_recipe:
+            tx = recipe.pruned(job)
+        else:
+            rule = prune_along_ramp(allocate(job, gmp.allocation), pruned_step, gmp.update_every)
+            tx = with_masks(tx, rule, job.penalised)
     return job.average(tx, start=start_step, every=settings.every or job.steps_per_epoch)

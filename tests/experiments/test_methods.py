@@ -61,6 +61,7 @@ SETTINGS = {
     "acdc": {},
     "dpf": {},
     "swa of a sparse network": {"swa": swa.Settings(every=1, prune=True)},
+    "swa after the recipe": {"swa": swa.Settings(every=1, prune=True, pruner="recipe")},
 }
 
 
