@@ -35,7 +35,12 @@ def row_of(config):
     else:
         strength = value_of(config, contender.strength)
         sparsity = 1 - 0.3 / (1 + 3 * strength / contender.start)
-    row = {"config": config.to_json(), "command": "python -m experiments.run", "result": {}}
+    row = {
+        "config": config.to_json(),
+        "command": "python -m experiments.run",
+        "result": {},
+        "device": "a chip, 1 core",
+    }
     if name == HOPELESS or (name == WEAK and sparsity == 0.99):
         return row | {"result": {"diverged": True, "reason": "the loss is not finite"}}
     total = sum(LEAVES[config.model].values())

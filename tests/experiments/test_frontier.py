@@ -217,7 +217,7 @@ def test_seconds_are_relative_to_the_dense_run_that_was_timed_beside(finished):
 def test_the_pages_of_any_rows_can_be_made(finished, tuning, tmp_path, kept):
     rows = {"all": finished, "some": finished[::7], "one": finished[3:4]}[kept]
     page = frontier.render(rows, tmp_path, rows, tuning, [], [])
-    assert "**mlp**, 15 epochs" in page
+    assert "**mlp**, 15 epochs, on a chip\n" in page
     for picture in tmp_path.glob("*.png"):
         assert f"({picture.name})" in page
         assert picture.stat().st_size > 10_000
