@@ -37,6 +37,7 @@ from experiments.log import Row, append_row, read_rows
 from experiments.methods import METHODS
 from experiments.parallel import DataParallel, use_devices
 from experiments.studies import STUDIES
+from experiments.studies.rows import config_of
 from experiments.train import Job
 
 RESULTS = provenance.RESULTS
@@ -227,11 +228,13 @@ def render() -> None:
         if shown:
             page = study.render(shown, RESULTS, *inputs(study))
             parts.append(f"## {study.title}\n\n{page}")
-            count = len(planned(name))
-            if len(rows) < count:
+            runs, done = planned(name), {config_of(row) for row in rows}
+            missing = sum(config not in done for config, _ in runs)
+            if missing:
                 known = " that are known so far to be needed" if inputs(study) else ""
                 parts.append(
-                    f"So far {len(rows)} of {count} runs{known}; the same command goes on."
+                    f"So far {len(runs) - missing} of {len(runs)} runs{known}; the same command "
+                    "goes on."
                 )
             if len(shown) < len(rows):
                 parts.append(f"{len(rows) - len(shown)} runs diverged, and are left out.")
