@@ -79,15 +79,15 @@ def measure(run: Run) -> Row:
     """The path of a run, and the published one.
 
     Raises:
-        ValueError: nothing is published for what it is of, or it has no scores yet.
+        ValueError: it is none of gRDA, nothing is published for it, or it has no scores yet.
     """
     config, path = run.config, str(run.path)
     theirs = published(config)
     wanted = f"with c and mu that the paper has for {config.model} on {config.dataset}"
-    check(bool(theirs), "runs", path, f"a run of grda {wanted}")
+    check(bool(theirs) and config.method == ("grda",), "run", path, f"a run of grda {wanted}")
     steps_per_epoch = data.examples(data.outline(config.dataset).train) // config.batch_size
     mine = measured(run.rows, steps_per_epoch)
-    check(bool(mine), "runs", path, "a run with an epoch behind it")
+    check(bool(mine), "run", path, "a run with an epoch behind it")
     return {"mine": [x._asdict() for x in mine], "published": [x._asdict() for x in theirs]}
 
 
@@ -99,19 +99,12 @@ def points(found: Row, name: str) -> list[Point]:
 def figure(found: Row, path: Path) -> None:
     """Draws both, over epochs in the logarithm."""
     fig, axes = plt.subplots(figsize=(WIDTH / 2, 2.3), layout="constrained")
-    for (name, label), color in zip(
-        (("published", "published, mean of seeds"), ("mine", "this library")), COLORS, strict=False
+    for name, label, style in (
+        ("published", "published, mean of seeds", {"color": COLORS[0], "linestyle": "--"}),
+        ("mine", "this library", {"color": COLORS[1], "marker": "o", "markersize": 4}),
     ):
-        path_of = points(found, name)
-        axes.plot(
-            [x.epoch for x in path_of],
-            [x.sparsity for x in path_of],
-            color=color,
-            linestyle="--" if name == "published" else "-",
-            marker="o" if name == "mine" else None,
-            markersize=4,
-            label=label,
-        )
+        along = points(found, name)
+        axes.plot([x.epoch for x in along], [x.sparsity for x in along], label=label, **style)
     axes.set(xscale="log", xlabel="epoch", ylabel="zeros (%)", ylim=(0, None))
     axes.legend(frameon=False, fontsize=7.5)
     finish(axes)

@@ -2,7 +2,7 @@
 
 *Averaging weights leads to wider optima and better generalization*: at the end of training the
 weights of several moments are averaged while the learning rate stays up. A sparse network is pruned
-as by `gmp` or `recipe` first, with its settings; from then on its zeros stand, and so do its own.
+as by `gmp` or `recipe` first; from then on its zeros stand, and so do those of the mean.
 """
 
 import dataclasses

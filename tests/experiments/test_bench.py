@@ -363,6 +363,14 @@ def test_files_of_earlier_releases_are_read(tmp_path):
     assert report.render(tmp_path / "nowhere") == ""
 
 
+def test_every_machine_has_its_tables(tmp_path):
+    for name, device in (("bench", "cpu, 1 core"), ("bench_gpu", "a GPU")):
+        (tmp_path / f"{name}.json").write_text(json.dumps(EARLIER | {"device": device}))
+    page = report.render(tmp_path)
+    assert page.index("on cpu, 1 core with") < page.index("on a GPU with")
+    assert page.count("Update of 40 weights") == 2
+
+
 def test_a_part_that_is_measured_again_takes_its_own_place_alone(tmp_path):
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(EARLIER))

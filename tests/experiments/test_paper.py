@@ -169,6 +169,8 @@ def test_a_run_stands_beside_the_published_path(tmp_path, monkeypatch, capsys):
 
     folder = RunFolder(tmp_path / "run")
     folder.open(change(config, method=("grda",)))
+    assert paper_path.main([str(folder.path)]) == 2, "without a score"
+    assert "a run with an epoch behind it" in " ".join(capsys.readouterr().err.split())
     row = {"step": 195, "eval_accuracy": 0.125, "sparsity_all": 0.03125}
     append_row(folder.metrics, {"step": 194, "loss": 1.0})
     append_row(folder.metrics, row)
@@ -194,6 +196,10 @@ def test_runs_without_a_published_path_are_refused(tmp_path, capsys):
         capsys.readouterr().err.splitlines()
     )
     assert paper_path.main([str(tmp_path)]) == 2
+    dense = RunFolder(tmp_path / "dense")
+    dense.open(change(PRESETS["cifar10_vgg16"].CONFIG, method=("dense",)))
+    assert paper_path.main([str(dense.path)]) == 2
+    assert "must be a run of grda" in capsys.readouterr().err
 
 
 def test_a_path_ends_at_its_first_published_epoch_beyond():
