@@ -43,7 +43,9 @@ class NormFamily:
     def read(self, v: Leaves, out: Leaves, r: jax.Array, h: jax.Array, prox: Operator) -> jax.Array:
         """Shrinks the members of ``out``; returns which groups are zero by it."""
         new, gone = self._shrunk(r, h, prox)
-        factor = jnp.where((h == 0) | (r == 0), jnp.ones_like(r), new / jnp.where(r == 0, 1, r))
+        # A GPU's quotient of two equal numbers is not always 1, and what is kept stays as it is.
+        kept = (h == 0) | (new == r)
+        factor = jnp.where(kept, jnp.ones_like(r), new / jnp.where(r == 0, 1, r))
         for part in self.members:
             x = v[part.leaf]
             w = x * part.spread(factor).astype(x.dtype)
