@@ -9,6 +9,7 @@ from experiments.studies import (
     frontier,
     frontier_tuning,
     learning_rate,
+    recipe_and_rda,
     recipe_controls,
     recipe_fashion_mnist,
     recipe_pretrained,
@@ -37,5 +38,6 @@ STUDIES: dict[str, ModuleType] = {
     "extremes": extremes,
     "frontier_tuning": frontier_tuning,
     "frontier": frontier,
+    "recipe_and_rda": recipe_and_rda,
     "structured_fashion_mnist": structured_fashion_mnist,
 }

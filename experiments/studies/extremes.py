@@ -72,6 +72,7 @@ NETWORKS = {
     "small_cnn": (
         _told("recipe", *_CNN, "recipe", SPARSITIES[2:]),
         _told("GMP, global", *_CNN, "gmp", SPARSITIES[2:]),
+        _told("GMP, ERK", *_CNN, "gmp", SPARSITIES[2:], gmp=GMPSettings(allocation="erk")),
     ),
 }
 MARKERS = ("o", "s", "D", "^")
