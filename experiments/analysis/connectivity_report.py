@@ -22,7 +22,7 @@ def figure(found: Row, path: Path) -> None:
     result = found["result"]
     rows = 2 if "plane" in result else 1
     fig, panels = plt.subplots(
-        rows, 2, figsize=(WIDTH, 0.2 + 2.6 * rows), layout="constrained", squeeze=False
+        rows, 2, figsize=(WIDTH, 0.6 + 2.6 * rows), layout="constrained", squeeze=False
     )
     _along(panels[0, 0], result, "loss")
     _along(panels[0, 1], result, "accuracy")
@@ -80,7 +80,15 @@ def _along(axes: Axes, result: Row, of: str) -> None:
         if (of == "loss") == (("," in n and not n.endswith(", test")) or n.startswith(("c", "st")))
     ]
     if mine:
-        axes.legend(*zip(*mine, strict=True), frameon=False, fontsize=7)
+        # Above, since below there are curves wherever a network puts them.
+        axes.legend(
+            *zip(*mine, strict=True),
+            frameon=False,
+            fontsize=7,
+            ncols=2,
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+        )
 
 
 def _plane(axes: Axes, plane: Row, name: str) -> None:

@@ -156,48 +156,69 @@ def _collapses(group: list[Row]) -> str:
 
 
 def _draw(found: dict[Config, Row], path: Path) -> None:
-    """Above the accuracy against the weights left, below the share of each layer that is left."""
-    many = NETWORKS["mlp"]
+    """Above the accuracy against the weights left, below the layers of the MLP."""
+    mlp = NETWORKS["mlp"]
     fig = plt.figure(figsize=(WIDTH, 4.8))
-    grid = fig.add_gridspec(2, 1, left=0.09, right=0.985, bottom=0.1, top=0.98, hspace=0.42)
-    axes = fig.add_subplot(grid[0])
-    panels: list[Axes] = list(grid[1].subgridspec(1, len(many)).subplots(sharey=True))  # type: ignore[arg-type]
-    for i, series in enumerate(many):
-        groups = [[found[x] for x in series.of(c) if x in found] for c in series.configs]
-        groups = [group for group in groups if group]
-        if groups:
-            scores = [tables.spread(map(tables.accuracy, group)) for group in groups]
-            axes.errorbar(
-                [max(0.7, tables.spread(map(left, group)).mean) for group in groups],
-                [x.mean for x in scores],
-                yerr=[x.std if x.std == x.std else 0 for x in scores],
-                color=COLORS[i],
-                marker=MARKERS[i],
-                linestyle=LINES[i],
-                ms=4.5,
-                lw=1.3,
-                capsize=2,
-                label=series.label,
-            )
-            _layers(panels[i], groups)
-        panels[i].set(xscale="log", yscale="log", ylim=(0.003, 150), xlabel="weights left")
-        panels[i].xaxis.set_minor_formatter("")
-        panels[i].set_title(series.label, fontsize=7.5)
-        finish(panels[i])
-    axes.axhline(CHANCE, color="0.5", linestyle=":", linewidth=1)
-    axes.annotate("chance", (0.01, CHANCE + 1.5), xycoords=("axes fraction", "data"), fontsize=7)
-    axes.set(xscale="log", xlabel="weights left", ylabel="test accuracy (%)", ylim=(0, 95))
-    if axes.containers:
-        axes.legend(frameon=False, fontsize=7.5, loc="center left")
+    grid = fig.add_gridspec(2, 1, left=0.09, right=0.985, bottom=0.1, top=0.95, hspace=0.5)
+    above: list[Axes] = list(grid[0].subgridspec(1, len(NETWORKS), wspace=0.08).subplots())  # type: ignore[arg-type]
+    panels: list[Axes] = list(grid[1].subgridspec(1, len(mlp)).subplots(sharey=True))  # type: ignore[arg-type]
+    for axes, (network, many) in zip(above, NETWORKS.items(), strict=True):
+        for series in many:
+            _accuracies(axes, series, groups_of(series, found))
+        axes.axhline(CHANCE, color="0.5", linestyle=":", linewidth=1)
+        axes.annotate("chance", (0.01, CHANCE + 2), xycoords=("axes fraction", "data"), fontsize=7)
+        axes.set(xscale="log", xlabel="weights left", ylim=(0, 95))
+        axes.set_title(network, fontsize=7.5)
+        _towards_sparse(axes)
+    above[0].set_ylabel("test accuracy (%)")
+    above[-1].tick_params(labelleft=False)
+    if above[0].containers:
+        above[0].legend(frameon=False, fontsize=7.5, loc="center left")
+    for axes, series in zip(panels, mlp, strict=True):
+        if groups := groups_of(series, found):
+            _layers(axes, groups)
+        axes.set(xscale="log", yscale="log", ylim=(0.003, 150), xlabel="weights left")
+        axes.xaxis.set_minor_formatter("")
+        axes.set_title(f"mlp, {series.label}", fontsize=7.5)
+        axes.set_xlim(above[0].get_xlim())
+        finish(axes)
     panels[0].set_ylabel("left in the layer (%)")
     if panels[0].lines:
         panels[0].legend(frameon=False, fontsize=6.5, loc="lower left")
-    low, high = axes.get_xlim()
-    for each in (axes, *panels):  # sparser to the right
-        each.set_xlim(1.5 * high, low / 1.5)
-    finish(axes)
     fig.savefig(path, dpi=DPI)
     plt.close(fig)
+
+
+def groups_of(series: Series, found: dict[Config, Row]) -> list[list[Row]]:
+    """The rows of each of its configs that has any, over seeds."""
+    groups = [[found[x] for x in series.of(c) if x in found] for c in series.configs]
+    return [group for group in groups if group]
+
+
+def _accuracies(axes: Axes, series: Series, groups: list[list[Row]]) -> None:
+    """A method on a network; each method has its mark on both."""
+    if not groups:
+        return
+    i = [x.label for x in NETWORKS["mlp"]].index(series.label)
+    scores = [tables.spread(map(tables.accuracy, group)) for group in groups]
+    axes.errorbar(
+        [max(0.7, tables.spread(map(left, group)).mean) for group in groups],
+        [x.mean for x in scores],
+        yerr=[x.std if x.std == x.std else 0 for x in scores],
+        color=COLORS[i],
+        marker=MARKERS[i],
+        linestyle=LINES[i],
+        ms=4.5,
+        lw=1.3,
+        capsize=2,
+        label=series.label,
+    )
+
+
+def _towards_sparse(axes: Axes) -> None:
+    low, high = axes.get_xlim()
+    axes.set_xlim(1.5 * high, low / 1.5)
+    finish(axes)
 
 
 def _layers(axes: Axes, groups: list[list[Row]]) -> None:
