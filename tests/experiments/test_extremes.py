@@ -65,3 +65,16 @@ def test_the_accuracy_is_read_between_the_strengths_of_each_seed():
     found = learning_rate.read_at(groups, 0.9)
     assert found.n == 1  # the other seed does not reach that far
     assert found.mean == pytest.approx(70)
+
+
+def test_twice_the_rate_that_falls_trains_for_as_long_as_one_that_does_not():
+    twice, plain = learning_rate.TWICE, learning_rate.BASES[0]
+    assert "constant" not in twice.schedules
+    rows = {
+        base: fake(learning_rate.planned(base, schedule, 0.01)[0])
+        for base, schedule in ((twice, "cosine"), (plain, "constant"))
+    }
+    for row in rows.values():
+        row["epochs"]["step"] = [4000]
+    times = [learning_rate.training_time(row) for row in rows.values()]
+    assert times[0] == pytest.approx(times[1], rel=0.05)
