@@ -22,7 +22,8 @@ SEEDS = (0, 1, 2)
 SCHEDULES = ("constant", "step", "cosine")
 MU = 0.6
 STRENGTHS = (0.005, 0.01, 0.02)
-READ_AT = 0.9
+READ_AT = 0.97
+"""Between the strengths of every line."""
 FIGURE = "learning_rate.png"
 
 
