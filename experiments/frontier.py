@@ -38,12 +38,9 @@ class Arguments:
 
 
 def run(workers: int, console: Console) -> None:
-    """Runs the studies to their end: what comes next follows from what came out."""
+    """Runs the studies to their end, one after the other."""
     for name in STUDIES:
-        before = -1
-        while len(study.rows_of(name)) > before:
-            before = len(study.rows_of(name))
-            study.run_study(name, workers, console)
+        study.run_study(name, workers, console)
 
 
 def timed(rows: list[Row]) -> list[Row]:

@@ -161,52 +161,84 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def ready(first: list[Planned], second: list[Planned], begun: set[Config]) -> list[Planned]:
+    """What can begin now: not what starts from a run that is still to be trained."""
+    to_come = {str(run.folder) for run in first if run.folder is not None}
+    return [
+        run
+        for run in (*first, *second)
+        if run.config not in begun and run.config.init_from not in to_come
+    ]
+
+
 def run_study(name: str, workers: int, console: Console) -> None:
-    """Trains what is missing of a study, appending each row as it comes."""
+    """Trains what is missing of a study, appending each row as it comes.
+
+    Where the plan follows from the study's own rows it is made anew with each of them, so that no
+    worker waits for another's run. One that fails stops no other; the first error is raised at the
+    end.
+    """
     study = STUDIES[name]
+    grows = name in getattr(study, "NEEDS", ())
     done = [Config.from_json(row["config"]) for row in rows_of(name)]
-    waves = plan(planned(name), done)
-    missing = [run for wave in waves for run in wave]
+    runs = planned(name)
+    missing = [run for wave in plan(runs, done) for run in wave]
     console.print(f"{name}: {len(done)} runs done, {len(missing)} to do.")
-    if not missing:
-        return
     for dataset in {run.config.dataset for run in missing}:
         data.load(dataset)  # prepared once, not by every worker
-    context = multiprocessing.get_context("spawn")
-    cores = context.Queue()
-    if hasattr(os, "sched_getaffinity"):
-        available = sorted(os.sched_getaffinity(0))
-        for core in itertools.islice(itertools.cycle(available), workers):
-            cores.put(core)
     epochs = getattr(study, "EPOCHS", False)
+    begun: set[Config] = set()
     finished = 0
     failed: list[BaseException] = []
-    with (
-        concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (cores,)) as pool,
-        contextlib.ExitStack() as stack,
-    ):
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # after ^C begin no more
-        for wave in waves:
-            futures = {
-                pool.submit(run_one, x.config, x.preset, x.folder, epochs=epochs): x.new
-                for x in wave
-            }
-            for future in concurrent.futures.as_completed(futures):
+    futures: dict[concurrent.futures.Future[Row], Planned] = {}
+    with contextlib.ExitStack() as stack:
+        if missing:
+            pool = stack.enter_context(_pool(workers))
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # after ^C begin no more
+        while True:
+            first, second = plan(runs, done)
+            total = finished - len(failed) + len(first) + len(second)
+            waiting = ready(first, second, begun)
+            for run in waiting[: 2 * workers - len(futures)]:  # each worker has a next one at hand
+                begun.add(run.config)
+                future = pool.submit(run_one, run.config, run.preset, run.folder, epochs=epochs)
+                futures[future] = run
+            if not futures:
+                break
+            ended, _ = concurrent.futures.wait(
+                futures, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in ended:
+                run = futures.pop(future)
                 finished += 1
-                if error := future.exception():  # which does not stop the others
-                    console.print(f"{finished}/{len(missing)} failed: {error}", soft_wrap=True)
+                if error := future.exception():
+                    console.print(f"{finished}/{total} failed: {error}", soft_wrap=True)
                     failed.append(error)
                     continue
                 row = getattr(study, "compact", dict)(future.result())
-                if futures[future]:
+                if run.new:
                     append_row(RESULTS / f"{name}.jsonl", row)
+                    done.append(run.config)
                 console.print(
-                    f"{finished}/{len(missing)} {row['command']}: {in_short(row['result'])}",
+                    f"{finished}/{total} {row['command']}: {in_short(row['result'])}",
                     soft_wrap=True,
                     highlight=False,
                 )
+            if grows:
+                runs = planned(name)
     if failed:
         raise failed[0]
+
+
+def _pool(workers: int) -> concurrent.futures.Executor:
+    """Processes, each on a core of its own."""
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        available = sorted(os.sched_getaffinity(0))
+        for core in itertools.islice(itertools.cycle(available), workers):
+            cores.put(core)
+    return concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (cores,))
 
 
 def in_short(result: Row) -> str:

@@ -263,17 +263,10 @@ def test_a_few_stand_out():
     assert len({(styled[n].color, styled[n].marker) for n in out}) == len(out)
 
 
-def test_the_command_goes_on_until_nothing_is_missing(monkeypatch):
+def test_the_command_tunes_first(monkeypatch):
     from experiments import frontier as command
 
-    rows = {"frontier_tuning": 0, "frontier": 0}
     calls = []
-
-    def run_study(name, workers, console):
-        calls.append(name)
-        rows[name] = min(2, rows[name] + 1)
-
-    monkeypatch.setattr(study, "rows_of", lambda name: [None] * rows[name])
-    monkeypatch.setattr(study, "run_study", run_study)
+    monkeypatch.setattr(study, "run_study", lambda name, workers, console: calls.append(name))
     command.run(1, None)
-    assert calls == ["frontier_tuning"] * 3 + ["frontier"] * 3
+    assert calls == ["frontier_tuning", "frontier"]

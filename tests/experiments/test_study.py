@@ -1,8 +1,11 @@
 """Studies: the committed pages are those that the committed rows make."""
 
 import concurrent.futures
+import dataclasses
 import io
 import json
+import threading
+from pathlib import Path
 
 import pytest
 import tyro
@@ -129,14 +132,61 @@ def test_a_failure_stops_no_other_run_and_what_follows_is_planned(tmp_path, monk
     monkeypatch.setattr(study, "run_one", run_one)
     monkeypatch.setattr(study.concurrent.futures, "ProcessPoolExecutor", Inline)
     console = Console(file=io.StringIO(), width=200)
-    for done in ([first], [first, second]):
+    for _ in range(2):  # what has failed is tried again
         with pytest.raises(ValueError, match="sparsity must be lower"):
             study.run_study("growing", 1, console)
         rows = study.rows_of("growing")
-        assert [Config.from_json(row["config"]) for row in rows] == done
+        assert [Config.from_json(row["config"]) for row in rows] == [first, second]
         assert all(set(row) == {"config", "command", "result"} for row in rows)
-    assert "failed: sparsity must be lower." in console.file.getvalue()
-    assert "diverged: so" in console.file.getvalue()
+    told = console.file.getvalue()
+    assert "growing: 0 runs done, 2 to do." in told
+    assert "growing: 2 runs done, 1 to do." in told
+    assert "1/2 failed: sparsity must be lower." in told
+    assert "3/3 : diverged: so" in told
+
+
+def test_no_worker_waits_for_the_run_of_another(tmp_path, monkeypatch):
+    """While one run takes long, a chain of others, each planned after the one before, goes on."""
+    long, *chain = (Config(seed=seed, method=("dense",)) for seed in range(5))
+    chain_ended = threading.Event()
+
+    class Growing:
+        NEEDS = ("growing",)
+
+        @staticmethod
+        def runs(rows):
+            found = [Config.from_json(row["config"]) for row in rows]
+            until = sum(config in found for config in chain) + 1
+            return [(config, "digits") for config in (long, *chain[:until])]
+
+    def run_one(config, *_, **__):
+        if config == long:
+            assert chain_ended.wait(60)
+        elif config == chain[-1]:
+            chain_ended.set()
+        result = {"diverged": True, "reason": "so"}
+        return {"config": config.to_json(), "command": "", "result": result}
+
+    monkeypatch.setitem(study.STUDIES, "growing", Growing)
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "run_one", run_one)
+    monkeypatch.setattr(study, "_pool", concurrent.futures.ThreadPoolExecutor)
+    study.run_study("growing", 2, Console(file=io.StringIO()))
+    assert [row["config"]["seed"] for row in study.rows_of("growing")][-1] == long.seed
+
+
+def test_what_starts_from_a_run_to_come_waits_for_it():
+    source, other, after = (Config(seed=seed, method=("dense",)) for seed in range(3))
+    folder = Path("runs/source")
+    after = dataclasses.replace(after, init_from=str(folder))
+    first = [
+        study.Planned(source, "digits", folder, True),
+        study.Planned(other, "digits", None, True),
+    ]
+    second = [study.Planned(after, "digits", None, True)]
+    assert study.ready(first, second, set()) == first
+    assert study.ready(first, second, {source}) == first[1:]
+    assert study.ready(first[1:], second, {source}) == [first[1], *second]
 
 
 def test_spread_by_hand():
