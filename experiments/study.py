@@ -14,9 +14,12 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Collection
+from concurrent.futures import FIRST_COMPLETED
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -128,7 +131,9 @@ class Planned(NamedTuple):
     """Whether its row is missing."""
 
 
-def plan(runs: list[tuple[Config, str]], done: list[Config]) -> tuple[list[Planned], list[Planned]]:
+def plan(
+    runs: list[tuple[Config, str]], done: Collection[Config]
+) -> tuple[list[Planned], list[Planned]]:
     """What there is to train first, and then what starts from it.
 
     A run that others start from is trained again where its row is there and its folder is not.
@@ -147,7 +152,12 @@ def plan(runs: list[tuple[Config, str]], done: list[Config]) -> tuple[list[Plann
 
 
 def _begin(cores: Any) -> None:
-    """Gives a worker a core of its own: two runs side by side beat one on two cores."""
+    """Gives a worker a core of its own: two runs side by side beat one on two cores.
+
+    ^C ends it: Python would hand the interrupt to the command as its run's result, and begin the
+    next run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, {cores.get()})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -174,60 +184,61 @@ def ready(first: list[Planned], second: list[Planned], begun: set[Config]) -> li
 def run_study(name: str, workers: int, console: Console) -> None:
     """Trains what is missing of a study, appending each row as it comes.
 
-    Where the plan follows from the study's own rows it is made anew with each of them, so that no
-    worker waits for another's run. One that fails stops no other; the first error is raised at the
-    end.
+    Where the plan follows from the study's own rows it is made anew with each of them. A run that
+    fails stops no other; the first error is raised at the end.
+
+    Raises:
+        ValueError: runs were not begun, since those that they start from diverged.
     """
     study = STUDIES[name]
     grows = name in getattr(study, "NEEDS", ())
-    done = [Config.from_json(row["config"]) for row in rows_of(name)]
-    runs = planned(name)
-    missing = [run for wave in plan(runs, done) for run in wave]
-    console.print(f"{name}: {len(done)} runs done, {len(missing)} to do.")
-    for dataset in {run.config.dataset for run in missing}:
-        data.load(dataset)  # prepared once, not by every worker
     epochs = getattr(study, "EPOCHS", False)
+    done = {Config.from_json(row["config"]) for row in rows_of(name)}
+    runs = planned(name)
+    first, second = plan(runs, done)
+    console.print(f"{name}: {len(done)} runs done, {len(first) + len(second)} to do.")
+    if not first + second:
+        return
+    for dataset in {run.config.dataset for run in first + second}:
+        data.load(dataset)  # prepared once, not by every worker
     begun: set[Config] = set()
-    finished = 0
+    ended: set[Config] = set()
     failed: list[BaseException] = []
     futures: dict[concurrent.futures.Future[Row], Planned] = {}
+    pool = _pool(workers)
     with contextlib.ExitStack() as stack:
-        if missing:
-            pool = stack.enter_context(_pool(workers))
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # after ^C begin no more
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         while True:
-            first, second = plan(runs, done)
-            total = finished - len(failed) + len(first) + len(second)
-            waiting = ready(first, second, begun)
-            for run in waiting[: 2 * workers - len(futures)]:  # each worker has a next one at hand
+            to_do = ready(first, second, begun)
+            for run in to_do[: 2 * workers - len(futures)]:  # each worker has a next one at hand
                 begun.add(run.config)
                 future = pool.submit(run_one, run.config, run.preset, run.folder, epochs=epochs)
                 futures[future] = run
             if not futures:
                 break
-            ended, _ = concurrent.futures.wait(
-                futures, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in ended:
+            total = len(ended) + sum(run.config not in ended for run in first + second)
+            for future in concurrent.futures.wait(futures, return_when=FIRST_COMPLETED).done:
                 run = futures.pop(future)
-                finished += 1
+                ended.add(run.config)
+                place = f"{len(ended)}/{total}"
                 if error := future.exception():
-                    console.print(f"{finished}/{total} failed: {error}", soft_wrap=True)
+                    console.print(f"{place} failed: {error}", soft_wrap=True)
                     failed.append(error)
                     continue
                 row = getattr(study, "compact", dict)(future.result())
                 if run.new:
                     append_row(RESULTS / f"{name}.jsonl", row)
-                    done.append(run.config)
-                console.print(
-                    f"{finished}/{total} {row['command']}: {in_short(row['result'])}",
-                    soft_wrap=True,
-                    highlight=False,
-                )
-            if grows:
-                runs = planned(name)
+                    done.add(run.config)
+                told = f"{place} {row['command']}: {in_short(row['result'])}"
+                console.print(told, soft_wrap=True, highlight=False)
+            runs = planned(name) if grows else runs
+            first, second = plan(runs, done)
     if failed:
         raise failed[0]
+    if left := sum(run.config not in begun for run in second):
+        raise ValueError(
+            f"{left} runs of {name} were not begun, since the runs that they start from diverged."
+        )
 
 
 def _pool(workers: int) -> concurrent.futures.Executor:

@@ -111,7 +111,8 @@ def pages(
         file = f"{name}_{key}.png"
         draw(record, folder / file)
         made = f"Made by `{record['command']}` of the runs of "
-        made += " and ".join(f"`{run['command']}`" for run in record["runs"]) + "."
+        made += " and ".join(f"`{run['command']}`" for run in record["runs"])
+        made += f", on {record['device'].partition(',')[0]}."
         parts += [f"**{heading(record)}**", text(record), f"![{caption}]({file})", made]
     return "\n\n".join([intro, *parts]) if parts else ""
 

@@ -89,7 +89,28 @@ def _about_steps(rows: list[Row]) -> str:
         "and optimizer are on every device (`mesh`, or `pmap`), or are split, too (`fsdp`). The "
         "memory is that of arguments, results and temporaries; operations and bytes are as the "
         "compiler counts them, with every copy between main and fast memory. What is exchanged is "
-        "the mean of the gradients, in float32, and BatchNorm's statistics." + _beside(rows)
+        "the mean of the gradients, in float32, and BatchNorm's statistics."
+        + _beside(rows)
+        + _split(rows)
+    )
+
+
+def _split(rows: list[Row]) -> str:
+    """What splitting params and state takes more than having them everywhere."""
+    found = []
+    for split in rows:
+        alone = ("preset", "topology", "optimizer", "param_dtype")
+        for whole in rows:
+            alike = all(split[x] == whole[x] for x in alone)
+            if alike and (split["parallel"], whole["parallel"]) == ("fsdp", "mesh"):
+                memory = 100 * (split["memory_bytes"] / whole["memory_bytes"] - 1)
+                found.append(f"{NAMES[split['preset']]}: {memory:+.0f} %")
+    if not found:
+        return ""
+    return (
+        " The columns of params and state are those of all devices together where they are split. "
+        "Splitting saves memory only where they are large beside what a step keeps of its "
+        f"examples; what a device needs more than under `mesh`: {'; '.join(found)}."
     )
 
 

@@ -150,7 +150,9 @@ def render(rows: list[Row], folder: Path) -> str:
 
 def _collapses(group: list[Row]) -> str:
     """The layers that have collapsed, each with the number of seeds where there are several."""
-    names = [name for row in group for name in collapsed(row["result"]["leaves"])]
+    names = [
+        name.removesuffix("/kernel") for row in group for name in collapsed(row["result"]["leaves"])
+    ]
     each = [f"{name} ({names.count(name)} of {len(group)})" for name in dict.fromkeys(names)]
     return ", ".join(each) or "none"
 

@@ -30,7 +30,7 @@ def test_a_collapse_and_a_death_are_counted_by_seed(tmp_path):
     # Of 2,000 weights 2 and 6 are left.
     assert line == [
         *("recipe", "99.80", "30.00 ± 28.28", "2", "2"),
-        *("head/kernel (1 of 2)", "1 of 2"),
+        *("head (1 of 2)", "1 of 2"),
     ]
     assert extremes.dead(rows[0])
     assert not extremes.dead(rows[1])

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,30 @@ def test_no_worker_waits_for_the_run_of_another(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "_pool", concurrent.futures.ThreadPoolExecutor)
     study.run_study("growing", 2, Console(file=io.StringIO()))
     assert [row["config"]["seed"] for row in study.rows_of("growing")][-1] == long.seed
+
+
+def test_what_cannot_begin_is_said(tmp_path, monkeypatch):
+    """A run that diverged leaves no folder, and what starts from it cannot."""
+    source = Config(method=("dense",))
+    after = dataclasses.replace(
+        source, method=("recipe",), init_from=str(study.folder_of(source, "digits"))
+    )
+    made_up = types.SimpleNamespace(runs=lambda: [(source, "digits"), (after, "digits")])
+
+    def run_one(config, *_, **__):
+        result = {"diverged": True, "reason": "so"}
+        return {"config": config.to_json(), "command": "", "result": result}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(study.STUDIES, "made_up", made_up)
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "run_one", run_one)
+    monkeypatch.setattr(study, "_pool", concurrent.futures.ThreadPoolExecutor)
+    console = Console(file=io.StringIO())
+    with pytest.raises(ValueError, match="1 runs of made_up were not begun"):
+        study.run_study("made_up", 1, console)
+    assert [row["config"]["seed"] for row in study.rows_of("made_up")] == [source.seed]
+    assert "1/2 : diverged: so" in console.file.getvalue()
 
 
 def test_what_starts_from_a_run_to_come_waits_for_it():

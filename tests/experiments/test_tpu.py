@@ -146,6 +146,16 @@ def test_the_page_compares_steps_that_differ_in_the_optimizer_alone(tmp_path):
     assert "CNN beside Adam" not in text
 
 
+def test_the_page_says_what_splitting_takes(tmp_path):
+    whole = Case("step", RESNET, topology=tpu_cases.LARGE)
+    split = dataclasses.replace(whole, parallel="fsdp")
+    rows = [row_of(whole), row_of(split, memory_bytes=375 * 2**20)]
+    (tmp_path / tpu_report.FILE).write_text(json.dumps({"rows": rows}))
+    assert "under `mesh`: ResNet-50: +25 %." in tpu_report.render(tmp_path)
+    (tmp_path / tpu_report.FILE).write_text(json.dumps({"rows": rows[:1]}))
+    assert "Splitting" not in tpu_report.render(tmp_path)
+
+
 def test_what_was_compiled_says_that_an_update_costs_as_little_as_it_can():
     rows = json.loads((provenance.RESULTS / tpu_report.FILE).read_text())["rows"]
     assert all(sum(case.is_of(row) for case in CASES) == 1 for row in rows)
