@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from matplotlib.axes import Axes
 
 from experiments.config import Config
 from experiments.configs import fashion_mnist
@@ -14,6 +15,7 @@ from experiments.optimizers import learning_rate_schedule
 from experiments.plotting import COLORS, plt
 from experiments.studies import settling, sweep, tables
 from experiments.studies.frontier_figures import DPI, WIDTH, finish, place
+from experiments.studies.pairs import Pair
 
 title = "gRDA under a constant, a dropping and a cosine rate, Fashion-MNIST"
 
@@ -83,35 +85,38 @@ def runs() -> list[tuple[Config, str]]:
 
 
 def training_time(row: Row) -> float:
-    """The sum of the rates over all updates: what the threshold grows with."""
+    """The sum of the rates over all updates, and as many times as far as momentum carries each."""
     config, steps = Config.from_json(row["config"]), row["epochs"]["step"][-1]
     rate = learning_rate_schedule(config, steps)
-    return float(sum(float(rate(n)) for n in range(0, steps, 10)) * 10)
+    return float(sum(float(rate(n)) for n in range(0, steps, 10)) * 10) / (1 - config.momentum)
+
+
+def at_seeds(groups: list[list[Row]], sparsity: float) -> dict[int, float]:
+    """The accuracy at a sparsity, between the strengths of each seed; seeds as they are there."""
+    seeds = {row["config"]["seed"] for group in groups for row in group}
+    found = {}
+    for seed in sorted(seeds):
+        mine = [row for group in groups for row in group if row["config"]["seed"] == seed]
+        points = [(tables.sparsity(row, "all") / 100, tables.accuracy(row)) for row in mine]
+        value = sweep.interpolate(points, sparsity)
+        if not math.isnan(value):
+            found[seed] = value
+    return found
 
 
 def read_at(groups: list[list[Row]], sparsity: float) -> tables.Spread:
-    """The accuracy at a sparsity, between the strengths of each seed; seeds as they are there."""
-    seeds = {row["config"]["seed"] for group in groups for row in group}
-    values = []
-    for seed in seeds:
-        mine = [row for group in groups for row in group if row["config"]["seed"] == seed]
-        points = [(tables.sparsity(row, "all") / 100, tables.accuracy(row)) for row in mine]
-        values.append(sweep.interpolate(points, sparsity))
-    return tables.spread(x for x in values if not math.isnan(x))
+    """That of the seeds together."""
+    return tables.spread(at_seeds(groups, sparsity).values())
 
 
 def render(rows: list[Row], folder: Path) -> str:
     """A line for each setting that has a row, and the figure."""
     found = tables.by_config(rows)
-
-    def of(base: Base, schedule: str, c: float | None) -> list[Row]:
-        return [found[config] for config in planned(base, schedule, c) if config in found]
-
     lines = []
     for base in (*BASES, TWICE):
         for schedule in SCHEDULES:
-            groups = [of(base, schedule, c) for c in base.strengths]
-            dense = tables.spread(map(tables.accuracy, of(base, schedule, None)))
+            groups = [of(found, base, schedule, c) for c in base.strengths]
+            dense = tables.spread(_dense(found, base, schedule).values())
             at = read_at(groups, READ_AT)
             for c, group in zip(base.strengths, groups, strict=True):
                 if not group:
@@ -131,7 +136,7 @@ def render(rows: list[Row], folder: Path) -> str:
                         f"{len(group)}",
                     ]
                 )
-    _draw(of, folder / FIGURE)
+    _draw(found, folder / FIGURE)
     header = [
         "beneath the threshold",
         "rate",
@@ -150,70 +155,82 @@ def render(rows: list[Row], folder: Path) -> str:
             f"momentum, and {TWICE.learning_rate} in the last lines; `step` takes it to a tenth at "
             "1/2 and at 3/4. With momentum c is larger by 1 / (1 - momentum). Mean ± standard "
             "deviation over seeds; the last but one column is read between the strengths.",
-            why(rows, lambda base, schedule: [of(base, schedule, c) for c in base.strengths]),
+            "t is the sum of the rates, times 1 / (1 - momentum): how far updates can carry a "
+            "weight. At a constant rate the threshold is c sqrt(rate) t^mu; a rate that falls adds "
+            "ever less to it, and what the zeros grow by in the last fifth shows what is left.",
             f"![Accuracy against sparsity by schedule]({FIGURE})",
             tables.markdown(header, lines),
+            "A rate that falls beside a constant one: the differences are paired by seed, with "
+            "their 95 % interval by Student's t, at equal zeros and between the dense networks.",
+            against_constant(found),
         ]
     )
 
 
-def why(rows: list[Row], groups: Callable[[Base, str], list[list[Row]]]) -> str:
-    """What the threshold grows with, and what comes out where that is equal."""
+def against_constant(found: dict[Config, Row]) -> str:
+    """What a rate that falls gains over a constant one, with zeros and without, seed by seed."""
     plain = BASES[0]
-    times: dict[tuple[str, str], float] = {}
-    for row in rows:
-        config = row["config"]
-        for base in (plain, TWICE):
-            if (config["momentum"], config["learning_rate"]) == (0.0, base.learning_rate):
-                times.setdefault((base.label, config["schedule"]), training_time(row))
-    parts = [
-        "The threshold grows with the training time t, the sum of the rates, and a rate that falls "
-        "to zero ends that growth. The column of growth says how far each run is from its end."
-    ]
-    if times:
-        told = []
-        for (label, schedule), t in times.items():
-            base = plain if label == plain.label else TWICE
-            at = read_at(groups(base, schedule), READ_AT)
-            score = f", {tables.plus_minus(at)} %" if at.n else ""
-            told.append(f"{label}, {schedule}: {t:.0f}{score}")
-        parts.append(f"t, and the accuracy at {100 * READ_AT:.0f} % zeros: {'; '.join(told)}.")
-    return " ".join(parts)
+    beside = [(base, schedule, base) for base in (*BASES, TWICE) for schedule in SCHEDULES[1:]]
+    beside += [(TWICE, schedule, plain) for schedule in SCHEDULES]
+    lines = []
+    for base, schedule, other in beside:
+        with_zeros = Pair(_scores(found, other, "constant"), _scores(found, base, schedule))
+        dense = Pair(_dense(found, other, "constant"), _dense(found, base, schedule))
+        if with_zeros.seeds and dense.seeds:
+            lines.append(
+                [
+                    f"{base.label}, {schedule}",
+                    f"{other.label}, constant",
+                    f"{_time(found, base, schedule):.0f}",
+                    f"{_time(found, other, 'constant'):.0f}",
+                    tables.difference(with_zeros.gain),
+                    tables.difference(dense.gain),
+                ]
+            )
+    header = ["", "beside", "t", "t", f"at {100 * READ_AT:.0f} % zeros", "dense"]
+    return tables.markdown(header, lines)
 
 
-def _draw(of, path: Path) -> None:  # type: ignore[no-untyped-def]
-    """A panel for each base, with a curve for each schedule and the dense accuracy at its left."""
+def of(found: dict[Config, Row], base: Base, schedule: str, c: float | None) -> list[Row]:
+    """The rows of one setting, one a seed."""
+    return [found[config] for config in planned(base, schedule, c) if config in found]
+
+
+def _scores(found: dict[Config, Row], base: Base, schedule: str) -> dict[int, float]:
+    return at_seeds([of(found, base, schedule, c) for c in base.strengths], READ_AT)
+
+
+def _dense(found: dict[Config, Row], base: Base, schedule: str) -> dict[int, float]:
+    return {row["config"]["seed"]: tables.accuracy(row) for row in of(found, base, schedule, None)}
+
+
+def _time(found: dict[Config, Row], base: Base, schedule: str) -> float:
+    return training_time(of(found, base, schedule, None)[0])
+
+
+def _draw(found: dict[Config, Row], path: Path) -> None:
+    """A panel for each base, with a curve for each schedule and the dense accuracy at its left.
+
+    What has twice the rate is drawn pale beside what it is compared with.
+    """
     fig, panels = plt.subplots(
         2, 2, figsize=(WIDTH, 4.6), sharex=True, sharey=True, layout="constrained"
     )
-    left = 0.0
     for axes, base in zip(panels.ravel(), BASES, strict=True):
         for schedule, color in zip(SCHEDULES, COLORS, strict=False):
-            marker, line = MARKS[schedule]
-            groups = [g for g in (of(base, schedule, c) for c in base.strengths) if g]
-            dense = tables.spread(map(tables.accuracy, of(base, schedule, None)))
-            if groups:
-                zeros = [tables.spread(tables.sparsity(x, "all") for x in g).mean for g in groups]
-                scores = [tables.spread(map(tables.accuracy, g)) for g in groups]
-                axes.errorbar(
-                    [place(min(z, 99.99) / 100) for z in zeros],
-                    [x.mean for x in scores],
-                    yerr=[0 if math.isnan(x.std) else x.std for x in scores],
-                    color=color,
-                    marker=marker,
-                    linestyle=line,
-                    ms=4,
-                    lw=1.3,
-                    capsize=2,
-                    label=f"{schedule} rate",
-                )
-            if dense.n:
-                axes.plot(left, dense.mean, marker, color=color, mfc="white", ms=5, clip_on=False)
+            _curve(axes, found, base, schedule, color, f"{schedule} rate")
         axes.text(0.98, 0.96, base.label, transform=axes.transAxes, ha="right", fontsize=8)
         finish(axes)
+    for schedule, color in zip(SCHEDULES, COLORS, strict=False):
+        _curve(panels[0, 0], found, TWICE, schedule, color, "", alpha=0.45)
+    if any(of(found, TWICE, schedule, None) for schedule in SCHEDULES):
+        panels[0, 0].text(
+            0.98, 0.88, "pale: twice the rate", transform=panels[0, 0].transAxes, ha="right",
+            fontsize=7,
+        )  # fmt: skip
     ticks = (0.5, 0.8, 0.9, 0.95, 0.98)
     for axes in panels[1]:
-        axes.set_xticks([left, *map(place, ticks)], ["dense", *(f"{100 * t:g}" for t in ticks)])
+        axes.set_xticks([LEFT, *map(place, ticks)], ["dense", *(f"{100 * t:g}" for t in ticks)])
         axes.set_xlabel("zeros (% of all weights)")
     for axes in panels[:, 0]:
         axes.set_ylabel("test accuracy (%)")
@@ -222,3 +239,41 @@ def _draw(of, path: Path) -> None:  # type: ignore[no-untyped-def]
         panels[0, 0].legend(*handles, frameon=False, fontsize=7.5)
     fig.savefig(path, dpi=DPI)
     plt.close(fig)
+
+
+LEFT = 0.0
+"""Where the dense network stands."""
+
+
+def _curve(
+    axes: Axes,
+    found: dict[Config, Row],
+    base: Base,
+    schedule: str,
+    color: str,
+    label: str,
+    alpha: float = 1.0,
+) -> None:
+    marker, line = MARKS[schedule]
+    groups = [g for g in (of(found, base, schedule, c) for c in base.strengths) if g]
+    dense = tables.spread(_dense(found, base, schedule).values())
+    if groups:
+        zeros = [tables.spread(tables.sparsity(x, "all") for x in g).mean for g in groups]
+        scores = [tables.spread(map(tables.accuracy, g)) for g in groups]
+        axes.errorbar(
+            [place(min(z, 99.99) / 100) for z in zeros],
+            [x.mean for x in scores],
+            yerr=[0 if math.isnan(x.std) else x.std for x in scores],
+            color=color,
+            marker=marker,
+            linestyle=line,
+            ms=4,
+            lw=1.3,
+            capsize=2,
+            alpha=alpha,
+            label=label or None,
+        )
+    if dense.n:
+        axes.plot(
+            LEFT, dense.mean, marker, color=color, mfc="white", ms=5, clip_on=False, alpha=alpha
+        )

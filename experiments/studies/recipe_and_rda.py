@@ -1,4 +1,4 @@
-"""On the BatchNorm CNN RDA is ahead of the recipe: is it the readout, the rate or the decay?"""
+"""RDA's mean is above the recipe's on the BatchNorm CNN: is that the rate, or weight decay?"""
 
 import dataclasses
 import math
