@@ -68,13 +68,32 @@ def test_the_accuracy_is_read_between_the_strengths_of_each_seed():
 
 
 def test_twice_the_rate_that_falls_trains_for_as_long_as_one_that_does_not():
-    twice, plain = learning_rate.TWICE, learning_rate.BASES[0]
-    assert "constant" not in twice.schedules
-    rows = {
-        base: fake(learning_rate.planned(base, schedule, 0.01)[0])
-        for base, schedule in ((twice, "cosine"), (plain, "constant"))
-    }
-    for row in rows.values():
+    """And with momentum an update carries on: 1 / (1 - 0.9) times as far."""
+    plain, _, momentum, _ = learning_rate.BASES
+    times = []
+    for base, schedule in (
+        (learning_rate.TWICE, "cosine"),
+        (plain, "constant"),
+        (momentum, "constant"),
+    ):
+        row = fake(learning_rate.planned(base, schedule, 0.01)[0])
         row["epochs"]["step"] = [4000]
-    times = [learning_rate.training_time(row) for row in rows.values()]
-    assert times[0] == pytest.approx(times[1], rel=0.05)
+        times.append(learning_rate.training_time(row))
+    assert times == pytest.approx([400, 400, 2000], rel=0.01)
+
+
+def test_what_falls_is_set_beside_what_does_not_seed_by_seed(tmp_path):
+    plain = learning_rate.BASES[0]
+    rows = []
+    for schedule, better in (("constant", 0.0), ("step", 0.02)):
+        few, many = (learning_rate.planned(plain, schedule, c) for c in plain.strengths[:2])
+        for seed in (0, 1):
+            noise = 0.1 * seed  # is the same under both, and drops out
+            rows += [
+                fake(few[seed], accuracy=0.8 + noise + better, sparsity=0.96),
+                fake(many[seed], accuracy=0.7 + noise + better, sparsity=0.99),
+                fake(learning_rate.planned(plain, schedule, None)[seed], accuracy=0.85 + noise),
+            ]
+    lines = lines_of(learning_rate.render(rows, tmp_path))
+    (line,) = [x for x in lines if x[0] == "plain, step"]
+    assert line == ["plain, step", "plain, constant", "3", "5", "+2.00 ± 0.00", "+0.00 ± 0.00"]
