@@ -61,5 +61,7 @@ STEPS = (
     Case("step", RESNET, parallel="pmap"),
     Case("step", RESNET, topology=LARGE, parallel="fsdp"),
     Case("step", RESNET, param_dtype="bfloat16"),
+    *(Case("step", WIDE, topology=name) for name in OTHERS),
+    Case("step", WIDE, parallel="pmap"),
 )
 CASES = (*UPDATES, *STEPS)
