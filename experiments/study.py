@@ -217,7 +217,8 @@ def run_study(name: str, workers: int, console: Console) -> None:
             if not futures:
                 break
             total = len(ended) + sum(run.config not in ended for run in first + second)
-            for future in concurrent.futures.wait(futures, return_when=FIRST_COMPLETED).done:
+            finished = concurrent.futures.wait(futures, return_when=FIRST_COMPLETED).done
+            for future in [x for x in futures if x in finished]:  # as they were begun
                 run = futures.pop(future)
                 ended.add(run.config)
                 place = f"{len(ended)}/{total}"
