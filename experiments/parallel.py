@@ -43,7 +43,8 @@ class DataParallel:
 
     The function is written for one device, and averages over the axis ``DEVICE_AXIS``. What comes
     out is the same on all of them. With ``fsdp`` the state is split too: every array along its
-    largest axis that the number of devices divides, as is what comes out.
+    largest axis that the number of devices divides, as is what comes out. For the function it is
+    put together; what needs the batch no more (``then``) works on the parts.
 
     The devices may be of several processes. Then all processes have to do the same, and each holds
     its own part of a batch.
@@ -67,18 +68,45 @@ class DataParallel:
         return len(self._devices)
 
     def wrap(
-        self, function: Callable[[PyTree, PyTree], PyTree], *, donate: bool = False
+        self,
+        function: Callable[[PyTree, PyTree], PyTree],
+        *,
+        then: Callable[[PyTree, PyTree], PyTree] | None = None,
+        donate: bool = False,
     ) -> Callable[[PyTree, PyTree], PyTree]:
-        """``function`` compiled for the devices; with ``donate`` the state's memory is reused."""
+        """``function`` compiled for the devices, followed by ``then(state, found)`` if given.
+
+        ``then`` is for what is the same on every device, such as the optimizer's update, and may
+        not use ``DEVICE_AXIS``. With ``donate`` the state's memory is reused.
+        """
         donated = (0,) if donate else ()
+
+        def step(state: PyTree, batch: PyTree) -> PyTree:
+            found = function(state, batch)
+            return found if then is None else then(state, found)
+
         if self._mode == "pmap":
             compiled: Callable[[PyTree, PyTree], PyTree] = jax.pmap(
-                function, axis_name=DEVICE_AXIS, devices=self._devices, donate_argnums=donated
+                step, axis_name=DEVICE_AXIS, devices=self._devices, donate_argnums=donated
             )
             return compiled
-        if self._mode == "fsdp":
-            return jax.jit(self._over_split_state(function), donate_argnums=donated)
-        mapped = jax.shard_map(
+        if self._mode == "mesh":
+            return jax.jit(self._on_each(step), donate_argnums=donated)
+
+        def step_on_parts(state: PyTree, batch: PyTree) -> PyTree:
+            # Of the state it is gathered what the function uses: the compiler drops the rest.
+            found = self._on_each(function)(state, batch)
+            return jax.tree.map(
+                lambda x: jax.lax.with_sharding_constraint(x, self._of_state(x.shape)),
+                found if then is None else then(state, found),
+            )
+
+        return jax.jit(step_on_parts, donate_argnums=donated)
+
+    def _on_each(
+        self, function: Callable[[PyTree, PyTree], PyTree]
+    ) -> Callable[[PyTree, PyTree], PyTree]:
+        mapped: Callable[[PyTree, PyTree], PyTree] = jax.shard_map(
             function,
             mesh=self._mesh,
             in_specs=(PartitionSpec(), PartitionSpec(DEVICE_AXIS)),
@@ -87,7 +115,7 @@ class DataParallel:
             # step of a single device would mean another thing here than under pmap.
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=donated)
+        return mapped
 
     def abstract(self, state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
         """Shapes and dtypes as ``replicate`` and ``split`` would place them, to compile with."""
@@ -107,28 +135,6 @@ class DataParallel:
             return placed(x, cut if pmap else x.shape, spread)
 
         return jax.tree.map(whole, state), jax.tree.map(part, batch)
-
-    def _over_split_state(
-        self, function: Callable[[PyTree, PyTree], PyTree]
-    ) -> Callable[[PyTree, PyTree], PyTree]:
-        """Every device's part of the batch is a row of a vmap; the compiler does the rest."""
-        rows = jax.vmap(
-            function,
-            in_axes=(None, 0),
-            out_axes=None,
-            axis_name=DEVICE_AXIS,
-            axis_size=self.size,
-            spmd_axis_name=DEVICE_AXIS,
-        )
-
-        def whole(state: PyTree, batch: PyTree) -> PyTree:
-            parts = jax.tree.map(lambda x: x.reshape(self.size, -1, *x.shape[1:]), batch)
-            return jax.tree.map(
-                lambda x: jax.lax.with_sharding_constraint(x, self._of_state(x.shape)),
-                rows(state, parts),
-            )
-
-        return whole
 
     def _of_state(self, shape: tuple[int, ...]) -> NamedSharding:
         spec = split_largest(shape, self.size) if self._mode == "fsdp" else PartitionSpec()

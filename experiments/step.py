@@ -1,4 +1,4 @@
-"""One update of a run, and one batch of its evaluation, as pure functions of its state."""
+"""One update of a run, in two halves, and one batch of its evaluation, as pure functions."""
 
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,14 +50,18 @@ def trained(state: State) -> tuple[PyTree, optax.OptState]:
     return state.params, state.opt_state
 
 
-def training_step(
-    job: "Job",
-    tx: optax.GradientTransformationExtraArgs,
-    weights_of: Reparameterisation | None,
-    state: State,
-    batch: data.Split,
-) -> tuple[State, dict[str, jax.Array]]:
-    """One update on one device; gradients are averaged over all of them."""
+class Found(NamedTuple):
+    """What a batch says about the weights: means over all devices, of the loss as it is scaled."""
+
+    loss: jax.Array
+    statistics: PyTree
+    gradients: PyTree
+
+
+def differentiated(
+    job: "Job", weights_of: Reparameterisation | None, state: State, batch: data.Split
+) -> Found:
+    """The loss and the gradients of one device's batch, averaged over all of them."""
     loss: Loss = functools.partial(loss_and_statistics, job)
     if job.runtime.remat:
         loss = rematerialised(loss)
@@ -74,6 +78,20 @@ def training_step(
     differentiate = accumulation.in_microbatches(job.config, batch, differentiate)
     (value, statistics), gradients = differentiate(moved, state.statistics, batch)
     value, gradients = jax.lax.pmean((value, gradients), DEVICE_AXIS)
+    return Found(value, statistics, gradients)
+
+
+def updated(
+    job: "Job",
+    tx: optax.GradientTransformationExtraArgs,
+    weights_of: Reparameterisation | None,
+    state: State,
+    found: Found,
+) -> tuple[State, dict[str, jax.Array]]:
+    """The state after an update with what was found, the same on every device."""
+    value, statistics, gradients = found
+    moved, opt_state = trained(state)
+    scale = guards.loss_scale(opt_state)
     if scale is not None:
         value, gradients = jax.tree.map(lambda x: x / scale, (value, gradients))
     metrics = {
@@ -97,6 +115,7 @@ def training_step(
     params = optax.apply_updates(moved, updates)
     if weights_of is not None:
         opt_state = Reparameterised(params, opt_state)
+        key = reparameterisation.noise_key(job.config.seed, state.step)
         params = weights_of.weights(params, key, False)
     return State(state.step + made, params, statistics, opt_state), metrics
 

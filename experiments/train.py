@@ -21,7 +21,7 @@ from experiments.optimizers import base_optimizer, learning_rate_schedule
 from experiments.parallel import DataParallel
 from experiments.reparameterisation import Reparameterisation
 from experiments.step import State as State
-from experiments.step import loss_and_statistics, training_step
+from experiments.step import differentiated, loss_and_statistics, updated
 
 PyTree = Any
 
@@ -163,8 +163,11 @@ class Job:
         weights_of: Reparameterisation | None = None,
     ) -> Callable[[PyTree, PyTree], PyTree]:
         """One update: (state, batch) to (state, metrics), in the memory of the state given."""
-        step = functools.partial(training_step, self, tx, weights_of)
-        return self.parallel.wrap(step, donate=self.runtime.donate)
+        return self.parallel.wrap(
+            functools.partial(differentiated, self, weights_of),
+            then=functools.partial(updated, self, tx, weights_of),
+            donate=self.runtime.donate,
+        )
 
     def loss(
         self, params: PyTree, statistics: PyTree, batch: data.Split

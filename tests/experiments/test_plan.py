@@ -45,6 +45,21 @@ def test_the_gradient_and_the_loss_are_all_that_devices_exchange(planned):
     assert planned.collectives["all-reduce"]["bytes"] == planned.params_bytes + 4
 
 
+@pytest.mark.slow
+def test_split_weights_are_gathered_once_and_examples_stay_where_they_are(devices):
+    """Else a large batch would be exchanged, of which only the gradient and statistics need be."""
+    few, many = (
+        plan.plan(change(model="small_cnn", batch_size=size), Runtime(parallel="fsdp"), devices)
+        for size in (64, 256)
+    )
+    assert few.collectives == many.collectives
+    assert few.collectives.keys() == {"all-gather", "all-reduce"}
+    for found in few.collectives.values():  # and the loss, and what BatchNorm keeps or sums
+        assert few.params_bytes <= found["bytes"] <= 1.01 * few.params_bytes
+    whole = plan.plan(change(model="small_cnn", batch_size=64), Runtime(), devices)
+    assert few.memory_bytes < whole.memory_bytes
+
+
 @pytest.mark.parametrize("mode", ["mesh", "pmap"])
 def test_abstract_arguments_are_those_of_a_run(mode, devices):
     parallel = DataParallel(mode, devices[:4])
