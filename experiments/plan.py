@@ -31,7 +31,8 @@ from experiments.train import Job, State, Trained
 PyTree = Any
 _COLLECTIVE = re.compile(
     r"= (?P<result>.*?) "
-    r"(?P<name>all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\("
+    r"(?P<name>all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)"
+    r"(?P<start>-start)?\((?:.*?\bchain_id=\"(?P<chain>\d+)\")?"
 )
 _ARRAY = re.compile(r"(?P<type>pred|[a-z]+)(?P<bits>\d*)\[(?P<shape>[\d,]*)\]")
 MEMORY = {
@@ -202,10 +203,18 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
         {'all-reduce': {'count': 1, 'bytes': 26}}
     """
     found: dict[str, dict[str, int]] = {}
+    chains: set[str | None] = set()
     for match in _COLLECTIVE.finditer(program):
+        # A TPU's exchange behind other work is written where it begins, goes on and ends.
+        if match["chain"] in chains:
+            continue
+        chains |= {match["chain"]} - {None}
         entry = found.setdefault(match["name"], {"count": 0, "bytes": 0})
         entry["count"] += 1
-        for array in _ARRAY.finditer(match["result"]):
+        arrays = list(_ARRAY.finditer(match["result"]))
+        if match["start"] and match["name"] == "all-gather" and len(arrays) > 1:
+            arrays = arrays[len(arrays) // 2 :]  # behind those that it is given
+        for array in arrays:
             items = math.prod(int(n) for n in array["shape"].split(",") if n)
             entry["bytes"] += items * int(array["bits"] or 8) // 8
     return found

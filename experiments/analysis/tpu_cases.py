@@ -47,6 +47,7 @@ STEPS = (
     Case("step", CNN, topology=LARGE),
     *(Case("step", CNN, topology=name) for name in OTHERS),
     Case("step", CNN, parallel="pmap"),
+    Case("step", CNN, topology=LARGE, parallel="fsdp"),
     Case("step", RESNET),
     Case("step", WIDE),
     Case("step", RESNET, topology=LARGE, param_dtype="bfloat16"),
@@ -63,5 +64,6 @@ STEPS = (
     Case("step", RESNET, param_dtype="bfloat16"),
     *(Case("step", WIDE, topology=name) for name in OTHERS),
     Case("step", WIDE, parallel="pmap"),
+    Case("step", WIDE, topology=LARGE, parallel="fsdp"),
 )
 CASES = (*UPDATES, *STEPS)

@@ -96,21 +96,25 @@ def _about_steps(rows: list[Row]) -> str:
 
 
 def _split(rows: list[Row]) -> str:
-    """What splitting params and state takes more than having them everywhere."""
+    """What splitting params and state takes, beside having them everywhere."""
     found = []
     for split in rows:
         alone = ("preset", "topology", "optimizer", "param_dtype")
         for whole in rows:
             alike = all(split[x] == whole[x] for x in alone)
             if alike and (split["parallel"], whole["parallel"]) == ("fsdp", "mesh"):
-                memory = 100 * (split["memory_bytes"] / whole["memory_bytes"] - 1)
-                found.append(f"{NAMES[split['preset']]}: {memory:+.0f} %")
+                more = [
+                    f"{100 * (split[x] / whole[x] - 1):+.1f} %"
+                    for x in ("memory_bytes", "bytes_accessed")
+                ]
+                found.append(f"{NAMES[split['preset']]}: {', '.join(more)}")
     if not found:
         return ""
     return (
-        " The columns of params and state are those of all devices together where they are split. "
-        "Splitting saves memory only where they are large beside what a step keeps of its "
-        f"examples; what a device needs more than under `mesh`: {'; '.join(found)}."
+        " Where they are split, the columns of params and state are those of all devices together, "
+        "and the params are put together once a step, in bfloat16 where the chip multiplies in it. "
+        "That saves memory as far as params and state are large beside what a step keeps of its "
+        "examples. Beside `mesh`, of memory and of bytes accessed: " + "; ".join(found) + "."
     )
 
 

@@ -75,7 +75,7 @@ def test_abstract_arguments_are_those_of_a_run(mode, devices):
 def test_collectives_are_read_from_a_program():
     text = """
       ROOT %a.1 = (f32[2,3]{1,0}, bf16[]) all-reduce(f32[2,3]{1,0} %x, bf16[] %y), to_apply=%add
-      %b = f32[8]{0} all-gather-start(f32[2]{0} %a), dimensions={0}
+      %b = (f32[2]{0}, f32[8]{0}) all-gather-start(f32[2]{0} %a), dimensions={0}
       %c = f32[2]{0} add(f32[2]{0} %all-reduce, f32[2]{0} %x)
       %d = f32[] all-reduce(f32[] %z)
     """
@@ -83,6 +83,18 @@ def test_collectives_are_read_from_a_program():
         "all-reduce": {"count": 2, "bytes": 4 * 6 + 2 + 4},
         "all-gather": {"count": 1, "bytes": 32},
     }
+
+
+def test_an_exchange_behind_other_work_is_counted_once():
+    """On a TPU it stands in each of the computations that it begins in, goes on in and ends in."""
+    text = """
+      %a.1 = bf16[8] all-gather(%x), channel_id=1, frontend_attributes={chain_id="0"}
+      %a.2 = bf16[8] all-gather(%y), channel_id=1, frontend_attributes={chain_id="0"}
+      %a.3 = bf16[4] all-gather(%z), channel_id=1, frontend_attributes={chain_id="10"}
+      %a.4 = bf16[2] all-gather(%z), channel_id=1, frontend_attributes={is_spmd="true"}
+      %a.5 = bf16[2] all-gather(%z), channel_id=1
+    """
+    assert plan.collectives(text) == {"all-gather": {"count": 4, "bytes": 2 * (8 + 4 + 2 + 2)}}
 
 
 def test_the_command_prints_it_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -151,9 +151,10 @@ def test_the_page_says_what_splitting_takes(tmp_path):
     split = dataclasses.replace(whole, parallel="fsdp")
     rows = [row_of(whole), row_of(split, memory_bytes=375 * 2**20)]
     (tmp_path / tpu_report.FILE).write_text(json.dumps({"rows": rows}))
-    assert "under `mesh`: ResNet-50: +25 %." in tpu_report.render(tmp_path)
+    said = "Beside `mesh`, of memory and of bytes accessed: ResNet-50: +25.0 %, +0.0 %."
+    assert said in tpu_report.render(tmp_path)
     (tmp_path / tpu_report.FILE).write_text(json.dumps({"rows": rows[:1]}))
-    assert "Splitting" not in tpu_report.render(tmp_path)
+    assert "Where they are split" not in tpu_report.render(tmp_path)
 
 
 def test_what_was_compiled_says_that_an_update_costs_as_little_as_it_can():
