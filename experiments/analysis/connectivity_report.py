@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from experiments.analysis import record
 from experiments.log import Row
@@ -124,6 +125,8 @@ def _plane(axes: Axes, plane: Row, name: str) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=7.5,
+            # Its place may be as dark as the words.
+            path_effects=[withStroke(linewidth=2, foreground="white", alpha=0.8)],
         )
     label = "training loss (nats)" if name == "train_loss" else "test error (%)"
     bar = axes.figure.colorbar(filled, ax=axes, format="%.3g")

@@ -112,7 +112,8 @@ def render(rows: list[Row], folder: Path) -> str:
         "Momentum, weight decay and a cosine rate, but for gRDA, which is the paper's (a constant "
         f"rate, mu = {MU}) and gets sparser by its strength c. Zeros among the kernels; the "
         "weights left are means over seeds. A layer has collapsed where none of its weights is "
-        f"left; a network is dead where it is no better than chance ({CHANCE:g} %).",
+        "left, which is a cross at the bottom of the figure where it is so in all seeds; a network "
+        f"is dead where it is no better than chance ({CHANCE:g} %).",
         f"![Accuracy and the weights of each layer at extreme sparsity]({FIGURE})",
     ]
     for network, many in NETWORKS.items():
@@ -158,12 +159,13 @@ def _collapses(group: list[Row]) -> str:
 
 
 def _draw(found: dict[Config, Row], path: Path) -> None:
-    """Above the accuracy against the weights left, below the layers of the MLP."""
-    mlp = NETWORKS["mlp"]
-    fig = plt.figure(figsize=(WIDTH, 4.8))
-    grid = fig.add_gridspec(2, 1, left=0.09, right=0.985, bottom=0.1, top=0.95, hspace=0.5)
+    """Above the accuracy against the weights left, below the layers: a row for each network."""
+    columns = max(map(len, NETWORKS.values()))
+    fig = plt.figure(figsize=(WIDTH, 2.4 + 2.1 * len(NETWORKS)))
+    grid = fig.add_gridspec(
+        1 + len(NETWORKS), 1, left=0.09, right=0.985, bottom=0.07, top=0.965, hspace=0.5
+    )
     above: list[Axes] = list(grid[0].subgridspec(1, len(NETWORKS), wspace=0.08).subplots())  # type: ignore[arg-type]
-    panels: list[Axes] = list(grid[1].subgridspec(1, len(mlp)).subplots(sharey=True))  # type: ignore[arg-type]
     for axes, (network, many) in zip(above, NETWORKS.items(), strict=True):
         for series in many:
             _accuracies(axes, series, groups_of(series, found))
@@ -176,17 +178,25 @@ def _draw(found: dict[Config, Row], path: Path) -> None:
     above[-1].tick_params(labelleft=False)
     if above[0].containers:
         above[0].legend(frameon=False, fontsize=7.5, loc="center left")
-    for axes, series in zip(panels, mlp, strict=True):
-        if groups := groups_of(series, found):
-            _layers(axes, groups)
-        axes.set(xscale="log", yscale="log", ylim=(0.003, 150), xlabel="weights left")
-        axes.xaxis.set_minor_formatter("")
-        axes.set_title(f"mlp, {series.label}", fontsize=7.5)
-        axes.set_xlim(above[0].get_xlim())
-        finish(axes)
-    panels[0].set_ylabel("left in the layer (%)")
-    if panels[0].lines:
-        panels[0].legend(frameon=False, fontsize=6.5, loc="lower left")
+    for k, (network, many) in enumerate(NETWORKS.items()):
+        panels: list[Axes] = list(grid[1 + k].subgridspec(1, columns).subplots(sharey=True))  # type: ignore[arg-type]
+        for axes, series in zip(panels, many, strict=False):
+            if groups := groups_of(series, found):
+                _layers(axes, groups)
+            axes.set(xscale="log", yscale="log", ylim=(1e-4, 200), xlabel="weights left")
+            axes.xaxis.set_minor_formatter("")
+            axes.set_title(f"{network}, {series.label}", fontsize=7.5)
+            axes.set_xlim(above[k].get_xlim())
+            finish(axes)
+        panels[0].set_ylabel("left in the layer (%)")
+        for axes in panels[len(many) :]:
+            axes.set_axis_off()
+        if panels[0].lines:
+            lines, names = panels[0].get_legend_handles_labels()
+            if len(many) < columns:  # there is room beside them
+                panels[-1].legend(lines, names, frameon=False, fontsize=6.5, loc="center left")
+            else:
+                panels[0].legend(lines, names, frameon=False, fontsize=6.5, loc="lower left")
     fig.savefig(path, dpi=DPI)
     plt.close(fig)
 
@@ -245,5 +255,6 @@ def _layers(axes: Axes, groups: list[list[Row]]) -> None:
             lw=1,
             label=label,
         )
+        # In a row of their own each, since several layers may collapse at once.
         crosses = [a for a, empty in zip(x, gone, strict=True) if empty]
-        axes.plot(crosses, [0.004] * len(crosses), "x", color=color, ms=5, clip_on=False)
+        axes.plot(crosses, [2e-4 * 2**k] * len(crosses), "x", color=color, ms=5, clip_on=False)
