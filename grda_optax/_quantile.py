@@ -118,14 +118,18 @@ def _heights(
     def count(candidates: jax.Array) -> jax.Array:
         # Together, so that no compiler takes the magnitudes out of the loop: to write them all down
         # would cost more than a pass, and the memory.
-        heights, leaves = jax.lax.optimization_barrier((value(candidates), groups))  # type: ignore[no-untyped-call]
+        heights, number, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
+            (value(candidates), numbers, groups)
+        )
 
         def at_most(i: int, j: int) -> list[jax.Array]:
             magnitude = jnp.abs(leaves[i][j])
-            return [magnitude <= height.astype(magnitude.dtype) for height in heights[i]]
+            row = _row(heights, number[i])
+            return [magnitude <= height.astype(magnitude.dtype) for height in row]
 
         return _count(groups, at_most, sizes, axis_name)
 
+    numbers = _numbers(groups)
     factors = jnp.array(tries.factors, dtype)
     found, least, most = _search(
         count,
@@ -160,18 +164,19 @@ def select_smallest(
     groups = [[leaf.astype(dtype) for leaf in group] for group in groups]
     guess = jnp.zeros([len(groups)], dtype)
     height, least, most = _heights(groups, ranks, ONCE, sizes, 0, guess, axis_name)
-    places = _positions(groups, axis_name)
+    starts, places = _positions(groups, axis_name)
+    numbers = _numbers(groups)
 
     def count(candidates: jax.Array) -> jax.Array:
         # Together, as above: neither ties nor positions are to be written down.
-        one, limits, heights, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
-            (jnp.ones([], jnp.int32), candidates, height, groups)
+        one, begin, number, limits, heights, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
+            (jnp.ones([], jnp.int32), starts, numbers, candidates, height, groups)
         )
 
         def first(i: int, j: int) -> list[jax.Array]:
-            tied = jnp.abs(leaves[i][j]) == heights[i]
-            place = places[i][j](one)
-            return [tied & (place <= limit) for limit in limits[i]]
+            tied = jnp.abs(leaves[i][j]) == _row(heights, number[i])
+            place = places[i][j](begin[i][j], one)
+            return [tied & (place <= limit) for limit in _row(limits, number[i])]
 
         return _count(groups, first, sizes, axis_name)
 
@@ -191,39 +196,61 @@ def select_smallest(
         position=lambda place: place.astype(jnp.int32),
     )
     last = jnp.where(some, last, top)
+    starts, numbers = jax.lax.optimization_barrier((starts, numbers))  # type: ignore[no-untyped-call]
 
     def flagged(i: int, j: int) -> jax.Array:
         magnitude = jnp.abs(groups[i][j])
-        tied = (magnitude == height[i]) & (places[i][j](1) <= last[i])
+        own, limit, rank = (_row(x, numbers[i]) for x in (height, last, ranks))
+        tied = (magnitude == own) & (places[i][j](starts[i][j], 1) <= limit)
         # A rank of zero flags nothing, not even the weights that are zero.
-        return (ranks[i] > 0) & ((magnitude < height[i]) | tied)
+        return (rank > 0) & ((magnitude < own) | tied)
 
     return [[flagged(i, j) for j in range(len(group))] for i, group in enumerate(groups)]
 
 
-def _positions(groups: Groups, axis_name: AxisName) -> list[list[Callable[[Any], jax.Array]]]:
+def _numbers(groups: Groups) -> list[jax.Array]:
+    """The number of every group, as data: so leaves of one shape have one program to compile.
+
+    XLA does so for what is the same but for its arguments, such as numbers that come from an
+    ``optimization_barrier``, and not for what differs in a constant.
+    """
+    return [jnp.int32(i) for i in range(len(groups))]
+
+
+def _row(table: jax.Array, number: jax.Array) -> jax.Array:
+    """What a table has for the group of that number."""
+    row: jax.Array = jax.lax.dynamic_index_in_dim(table, number, keepdims=False)
+    return row
+
+
+def _positions(
+    groups: Groups, axis_name: AxisName
+) -> tuple[list[list[jax.Array]], list[list[Callable[[Any, Any], jax.Array]]]]:
     """The number of every weight within its group, over the devices of the named axis.
 
-    They are functions of 1, so that where they are computed can be told by where that comes from.
-    Beyond 2^30 weights in a group the numbers of the later leaves start anew.
+    Of every leaf where it starts, and a function of that and of 1, so that where it is computed can
+    be told by where these come from. Beyond 2^30 weights in a group the numbers of the later leaves
+    start anew.
     """
     shards = _shards(axis_name)
     shard = 0 if axis_name is None else jax.lax.axis_index(axis_name)
 
-    def positions(shape: tuple[int, ...], first: int, one: Any) -> jax.Array:
+    def positions(shape: tuple[int, ...], start: Any, one: Any) -> jax.Array:
         # Axis by axis: to reshape a leaf that is split over a mesh could mean to gather it.
-        place = jnp.full(shape, one * (first % 2**30 + shard * math.prod(shape)), jnp.int32)
+        place = jnp.full(shape, start, jnp.int32)
         for axis in range(len(shape)):
             stride = one * math.prod(shape[axis + 1 :])
             place += jax.lax.broadcasted_iota(jnp.int32, shape, axis) * stride
         return place
 
-    result: list[list[Callable[[Any], jax.Array]]] = []
+    starts: list[list[jax.Array]] = []
+    places: list[list[Callable[[Any, Any], jax.Array]]] = []
     for group in groups:
-        firsts = np.cumsum([0] + [shards * leaf.size for leaf in group])
-        starts = zip(group, firsts, strict=False)
-        result.append([functools.partial(positions, x.shape, int(first)) for x, first in starts])
-    return result
+        firsts = np.cumsum([0] + [shards * leaf.size for leaf in group]) % 2**30
+        pairs = [*zip(group, firsts, strict=False)]
+        starts.append([jnp.int32(int(first) + shard * x.size) for x, first in pairs])
+        places.append([functools.partial(positions, x.shape) for x in group])
+    return starts, places
 
 
 def _search(
@@ -297,10 +324,15 @@ def _count(
 
 
 def _count_plainly(flags: Flags, dtype: Any) -> jax.Array:
-    def count(conditions: list[jax.Array]) -> jax.Array:
-        return jnp.stack([jnp.sum(x, dtype=jnp.int32) for x in conditions]).astype(dtype)
-
-    return jnp.stack([functools.reduce(jnp.add, map(count, group)) for group in flags])
+    leaves = [conditions for group in flags for conditions in group]
+    sums = jnp.stack([jnp.sum(x, dtype=jnp.int32) for leaf in leaves for x in leaf])
+    counts = sums.reshape(len(leaves), -1).astype(dtype)
+    if len(flags) == 1:
+        return jnp.sum(counts, axis=0, keepdims=True, dtype=dtype)
+    if len(flags) == len(leaves):
+        return counts
+    groups = [i for i, group in enumerate(flags) for _ in group]
+    return jnp.zeros([len(flags), counts.shape[1]], dtype).at[np.array(groups)].add(counts)
 
 
 def _count_by_rows(flags: Flags, dtype: Any) -> jax.Array:
@@ -310,22 +342,27 @@ def _count_by_rows(flags: Flags, dtype: Any) -> jax.Array:
     the comparisons: 65 ms for each condition on 24 million weights, where this takes 5 ms for
     eight. On other platforms a sum of several arrays over an axis that is split over devices would
     be gathered; with the first axis kept, here only where another axis is split. Leaves with as
-    many rows are added before the rows are, since each short pass takes longer to compile than
-    the long one.
+    many rows are summed at once, since each short pass takes longer to compile than the long one.
+
+    The counts of leaves are scattered to their groups even where there is one: a loop with a
+    scatter in it runs kernel by kernel, several at once, and those that are alike are compiled
+    once. Without, XLA takes it for a small loop and makes one kernel of it, for one thread, which
+    for 200 leaves takes four times as long to compile and twice as long to run.
     """
-    counts: dict[int, dict[int, list[jax.Array]]] = {}
-    """By number of rows and by group, for each condition how many there are in every row."""
+    rows: dict[int, list[jax.Array]] = {}
+    """By their number, those of every leaf for each condition."""
+    groups: dict[int, list[int]] = {}
     for i, group in enumerate(flags):
         for conditions in group:
-            rows = [row.astype(dtype) for row in _rows(conditions)]
-            before = counts.setdefault(len(rows[0]), {}).setdefault(i, [])
-            before[:] = map(jnp.add, before, rows) if before else rows
-    table = [jnp.zeros(len(group[0]), dtype) for group in flags]
-    for parts in counts.values():
-        sums = jnp.sum(jnp.array([*map(jnp.stack, parts.values())]), axis=-1, dtype=dtype)
-        for i, counted in zip(parts, sums, strict=True):
-            table[i] += counted
-    return jnp.stack(table)
+            found = _rows(conditions)
+            rows.setdefault(len(found[0]), []).extend(found)
+            groups.setdefault(len(found[0]), []).append(i)
+    table = jnp.zeros([len(flags), len(flags[0][0])], dtype)
+    for number, found in rows.items():
+        sums = jnp.sum(jnp.stack(found), axis=-1, dtype=dtype)
+        counts = sums.reshape(len(groups[number]), -1)
+        table = table.at[np.array(groups[number])].add(counts)
+    return table
 
 
 def _rows(conditions: list[jax.Array]) -> list[jax.Array]:
