@@ -11,12 +11,14 @@ def _smallest(dtype: jax.typing.DTypeLike) -> float:
     return max(float(finfo(dtype).smallest_subnormal), float(finfo(jnp.float32).tiny))
 
 
+@jax.jit
 def beside_zero(x: jax.Array, like: jax.Array) -> jax.Array:
     """``x``, or where it is zero the smallest number with the sign of ``like``."""
     smallest = jnp.asarray(_smallest(x.dtype), x.dtype)
     return jnp.where(jnp.abs(x) < smallest, jnp.where(like < 0, -smallest, smallest), x)
 
 
+@jax.jit
 def kept_step(w: jax.Array, p: jax.Array) -> jax.Array:
     """The step from ``p`` to ``w``, which is not zero, after which the param is not zero either.
 

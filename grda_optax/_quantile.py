@@ -122,12 +122,9 @@ def _heights(
             (value(candidates), numbers, groups)
         )
 
-        def at_most(i: int, j: int) -> list[jax.Array]:
-            magnitude = jnp.abs(leaves[i][j])
-            row = _row(heights, number[i])
-            return [magnitude <= height.astype(magnitude.dtype) for height in row]
+        rows = [list(_row(heights, k)) for k in number]
 
-        return _count(groups, at_most, sizes, axis_name)
+        return _count(groups, lambda i, j: _at_most(leaves[i][j], rows[i]), sizes, axis_name)
 
     numbers = _numbers(groups)
     factors = jnp.array(tries.factors, dtype)
@@ -164,7 +161,7 @@ def select_smallest(
     groups = [[leaf.astype(dtype) for leaf in group] for group in groups]
     guess = jnp.zeros([len(groups)], dtype)
     height, least, most = _heights(groups, ranks, ONCE, sizes, 0, guess, axis_name)
-    starts, places = _positions(groups, axis_name)
+    starts = _starts(groups, axis_name)
     numbers = _numbers(groups)
 
     def count(candidates: jax.Array) -> jax.Array:
@@ -172,11 +169,10 @@ def select_smallest(
         one, begin, number, limits, heights, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
             (jnp.ones([], jnp.int32), starts, numbers, candidates, height, groups)
         )
+        rows = [(_row(heights, k), list(_row(limits, k))) for k in number]
 
-        def first(i: int, j: int) -> list[jax.Array]:
-            tied = jnp.abs(leaves[i][j]) == _row(heights, number[i])
-            place = places[i][j](begin[i][j], one)
-            return [tied & (place <= limit) for limit in _row(limits, number[i])]
+        def first(i: int, j: int) -> Any:
+            return _first_tied(leaves[i][j], *rows[i], begin[i][j], one)
 
         return _count(groups, first, sizes, axis_name)
 
@@ -198,14 +194,40 @@ def select_smallest(
     last = jnp.where(some, last, top)
     starts, numbers = jax.lax.optimization_barrier((starts, numbers))  # type: ignore[no-untyped-call]
 
-    def flagged(i: int, j: int) -> jax.Array:
-        magnitude = jnp.abs(groups[i][j])
-        own, limit, rank = (_row(x, numbers[i]) for x in (height, last, ranks))
-        tied = (magnitude == own) & (places[i][j](starts[i][j], 1) <= limit)
-        # A rank of zero flags nothing, not even the weights that are zero.
-        return (rank > 0) & ((magnitude < own) | tied)
+    rows = [[_row(x, k) for x in (height, last, ranks)] for k in numbers]
+    return [
+        [_flagged(leaf, *row, start) for leaf, start in zip(group, begin, strict=True)]
+        for group, row, begin in zip(groups, rows, starts, strict=True)
+    ]
 
-    return [[flagged(i, j) for j in range(len(group))] for i, group in enumerate(groups)]
+
+# Compiled on their own, so that leaves of one shape are traced once.
+@jax.jit
+def _at_most(leaf: jax.Array, heights: list[jax.Array]) -> list[jax.Array]:
+    """Which weights are at most each of the thresholds."""
+    magnitude = jnp.abs(leaf)
+    return [magnitude <= height.astype(magnitude.dtype) for height in heights]
+
+
+@jax.jit
+def _first_tied(
+    leaf: jax.Array, height: jax.Array, limits: list[jax.Array], start: jax.Array, one: jax.Array
+) -> list[jax.Array]:
+    """Which weights are just at the threshold, up to each of the positions."""
+    tied = jnp.abs(leaf) == height
+    place = _positions(leaf.shape, start, one)
+    return [tied & (place <= limit) for limit in limits]
+
+
+@jax.jit
+def _flagged(
+    leaf: jax.Array, height: jax.Array, last: jax.Array, rank: jax.Array, start: jax.Array
+) -> jax.Array:
+    """Which weights are below the threshold, or just at it up to a position."""
+    magnitude = jnp.abs(leaf)
+    tied = (magnitude == height) & (_positions(leaf.shape, start, 1) <= last)
+    # A rank of zero flags nothing, not even the weights that are zero.
+    return (rank > 0) & ((magnitude < height) | tied)
 
 
 def _numbers(groups: Groups) -> list[jax.Array]:
@@ -223,34 +245,32 @@ def _row(table: jax.Array, number: jax.Array) -> jax.Array:
     return row
 
 
-def _positions(
-    groups: Groups, axis_name: AxisName
-) -> tuple[list[list[jax.Array]], list[list[Callable[[Any, Any], jax.Array]]]]:
-    """The number of every weight within its group, over the devices of the named axis.
+def _starts(groups: Groups, axis_name: AxisName) -> list[list[jax.Array]]:
+    """At which position in its group every leaf starts, over the devices of the named axis.
 
-    Of every leaf where it starts, and a function of that and of 1, so that where it is computed can
-    be told by where these come from. Beyond 2^30 weights in a group the numbers of the later leaves
-    start anew.
+    Beyond 2^30 weights in a group the numbers of the later leaves start anew.
     """
     shards = _shards(axis_name)
     shard = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-
-    def positions(shape: tuple[int, ...], start: Any, one: Any) -> jax.Array:
-        # Axis by axis: to reshape a leaf that is split over a mesh could mean to gather it.
-        place = jnp.full(shape, start, jnp.int32)
-        for axis in range(len(shape)):
-            stride = one * math.prod(shape[axis + 1 :])
-            place += jax.lax.broadcasted_iota(jnp.int32, shape, axis) * stride
-        return place
-
-    starts: list[list[jax.Array]] = []
-    places: list[list[Callable[[Any, Any], jax.Array]]] = []
+    starts = []
     for group in groups:
         firsts = np.cumsum([0] + [shards * leaf.size for leaf in group]) % 2**30
-        pairs = [*zip(group, firsts, strict=False)]
+        pairs = zip(group, firsts, strict=False)
         starts.append([jnp.int32(int(first) + shard * x.size) for x, first in pairs])
-        places.append([functools.partial(positions, x.shape) for x in group])
-    return starts, places
+    return starts
+
+
+def _positions(shape: tuple[int, ...], start: Any, one: Any) -> jax.Array:
+    """The number of every weight of a leaf, from the first one's on.
+
+    It is a function of 1, so that where it is computed can be told by where that comes from.
+    """
+    # Axis by axis: to reshape a leaf that is split over a mesh could mean to gather it.
+    place = jnp.full(shape, start, jnp.int32)
+    for axis in range(len(shape)):
+        stride = one * math.prod(shape[axis + 1 :])
+        place += jax.lax.broadcasted_iota(jnp.int32, shape, axis) * stride
+    return place
 
 
 def _search(
@@ -358,6 +378,7 @@ def _count_by_rows(flags: Flags, dtype: Any) -> jax.Array:
     return table.at[np.array(groups)].add(jnp.stack(counts))
 
 
+@jax.jit
 def _rows(conditions: list[jax.Array]) -> list[jax.Array]:
     """For each condition how many weights of every row of one leaf fulfil it."""
     shape = conditions[0].shape
