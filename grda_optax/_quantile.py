@@ -108,6 +108,7 @@ def _heights(
     """The thresholds of ``quantile``, and ``least`` and ``most`` of ``_search``."""
     dtype = guess.dtype
     integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
+    numbers = _numbers(groups)
 
     def bits(x: jax.Array) -> jax.Array:
         return jax.lax.bitcast_convert_type(x, integer)
@@ -121,12 +122,9 @@ def _heights(
         heights, number, leaves = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
             (value(candidates), numbers, groups)
         )
-
         rows = [list(_row(heights, k)) for k in number]
-
         return _count(groups, lambda i, j: _at_most(leaves[i][j], rows[i]), sizes, axis_name)
 
-    numbers = _numbers(groups)
     factors = jnp.array(tries.factors, dtype)
     found, least, most = _search(
         count,
@@ -193,7 +191,6 @@ def select_smallest(
     )
     last = jnp.where(some, last, top)
     starts, numbers = jax.lax.optimization_barrier((starts, numbers))  # type: ignore[no-untyped-call]
-
     rows = [[_row(x, k) for x in (height, last, ranks)] for k in numbers]
     return [
         [_flagged(leaf, *row, start) for leaf, start in zip(group, begin, strict=True)]
@@ -231,10 +228,10 @@ def _flagged(
 
 
 def _numbers(groups: Groups) -> list[jax.Array]:
-    """The number of every group, as data: so leaves of one shape have one program to compile.
+    """The number of every group, as data: leaves of one shape are then one kernel to compile.
 
-    XLA does so for what is the same but for its arguments, such as numbers that come from an
-    ``optimization_barrier``, and not for what differs in a constant.
+    XLA compiles once what differs in its arguments alone, such as numbers that come out of an
+    ``optimization_barrier``, but not what differs in a constant.
     """
     return [jnp.int32(i) for i in range(len(groups))]
 
