@@ -72,36 +72,43 @@ class DataParallel:
         function: Callable[[PyTree, PyTree], PyTree],
         *,
         then: Callable[[PyTree, PyTree], PyTree] | None = None,
+        name: str | None = None,
         donate: bool = False,
     ) -> Callable[[PyTree, PyTree], PyTree]:
         """``function`` compiled for the devices, followed by ``then(state, found)`` if given.
 
         ``then`` is for what is the same on every device, such as the optimizer's update, and may
-        not use ``DEVICE_AXIS``. With ``donate`` the state's memory is reused.
+        not use ``DEVICE_AXIS``: with ``fsdp`` it sees the devices' parts as one array. With
+        ``donate`` the state's memory is reused. The program's ``name``, the function's by default,
+        is what logs and profiles show.
         """
         donated = (0,) if donate else ()
+        if name is None:
+            name = getattr(getattr(function, "func", function), "__name__", "step")
 
-        def step(state: PyTree, batch: PyTree) -> PyTree:
+        def whole(state: PyTree, batch: PyTree) -> PyTree:
             found = function(state, batch)
             return found if then is None else then(state, found)
 
+        whole.__name__ = name
         if self._mode == "pmap":
             compiled: Callable[[PyTree, PyTree], PyTree] = jax.pmap(
-                step, axis_name=DEVICE_AXIS, devices=self._devices, donate_argnums=donated
+                whole, axis_name=DEVICE_AXIS, devices=self._devices, donate_argnums=donated
             )
             return compiled
         if self._mode == "mesh":
-            return jax.jit(self._on_each(step), donate_argnums=donated)
+            return jax.jit(self._on_each(whole), donate_argnums=donated)
 
-        def step_on_parts(state: PyTree, batch: PyTree) -> PyTree:
-            # Of the state it is gathered what the function uses: the compiler drops the rest.
+        def on_parts(state: PyTree, batch: PyTree) -> PyTree:
+            # Only what the function uses of the state is gathered: the compiler drops the rest.
             found = self._on_each(function)(state, batch)
             return jax.tree.map(
                 lambda x: jax.lax.with_sharding_constraint(x, self._of_state(x.shape)),
                 found if then is None else then(state, found),
             )
 
-        return jax.jit(step_on_parts, donate_argnums=donated)
+        on_parts.__name__ = name
+        return jax.jit(on_parts, donate_argnums=donated)
 
     def _on_each(
         self, function: Callable[[PyTree, PyTree], PyTree]

@@ -203,12 +203,13 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
         {'all-reduce': {'count': 1, 'bytes': 26}}
     """
     found: dict[str, dict[str, int]] = {}
-    chains: set[str | None] = set()
+    chains = set()
     for match in _COLLECTIVE.finditer(program):
         # A TPU's exchange behind other work is written where it begins, goes on and ends.
-        if match["chain"] in chains:
+        chain = match["name"], match["chain"]
+        if match["chain"] and chain in chains:
             continue
-        chains |= {match["chain"]} - {None}
+        chains.add(chain)
         entry = found.setdefault(match["name"], {"count": 0, "bytes": 0})
         entry["count"] += 1
         arrays = list(_ARRAY.finditer(match["result"]))

@@ -51,7 +51,7 @@ def trained(state: State) -> tuple[PyTree, optax.OptState]:
 
 
 class Found(NamedTuple):
-    """What a batch says about the weights: means over all devices, of the loss as it is scaled."""
+    """What a batch says about the weights: means over all devices, with the loss scale in them."""
 
     loss: jax.Array
     statistics: PyTree

@@ -166,6 +166,7 @@ class Job:
         return self.parallel.wrap(
             functools.partial(differentiated, self, weights_of),
             then=functools.partial(updated, self, tx, weights_of),
+            name="training_step",
             donate=self.runtime.donate,
         )
 

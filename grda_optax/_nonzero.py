@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ._trees import finfo
 
 
+# The functions are under `jit`, so that leaves of one shape and dtype are traced once.
 def _smallest(dtype: jax.typing.DTypeLike) -> float:
     """The smallest positive number that no device takes for zero, as it may a subnormal one."""
     return max(float(finfo(dtype).smallest_subnormal), float(finfo(jnp.float32).tiny))

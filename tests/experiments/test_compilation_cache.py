@@ -109,7 +109,7 @@ def test_a_run_from_kept_programs_has_the_same_bits(tmp_path, data_dir, digits):
 
     first = rows("compiled")
     names = {path.name for path in (tmp_path / "cache").iterdir() if "-cache" in path.name}
-    assert any("step" in name for name in names)
+    assert any("training_step" in name for name in names)
     assert rows("kept") == first
     after = {path.name for path in (tmp_path / "cache").iterdir() if "-cache" in path.name}
     assert after == names

@@ -93,8 +93,12 @@ def test_an_exchange_behind_other_work_is_counted_once():
       %a.3 = bf16[4] all-gather(%z), channel_id=1, frontend_attributes={chain_id="10"}
       %a.4 = bf16[2] all-gather(%z), channel_id=1, frontend_attributes={is_spmd="true"}
       %a.5 = bf16[2] all-gather(%z), channel_id=1
+      %a.6 = f32[] all-reduce(%z), channel_id=1, frontend_attributes={chain_id="0"}
     """
-    assert plan.collectives(text) == {"all-gather": {"count": 4, "bytes": 2 * (8 + 4 + 2 + 2)}}
+    assert plan.collectives(text) == {
+        "all-gather": {"count": 4, "bytes": 2 * (8 + 4 + 2 + 2)},
+        "all-reduce": {"count": 1, "bytes": 4},
+    }
 
 
 def test_the_command_prints_it_and_writes_nothing(tmp_path, monkeypatch, capsys):

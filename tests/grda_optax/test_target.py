@@ -235,18 +235,22 @@ def test_nothing_as_large_as_the_weights_is_written_down():
     assert compiled.memory_analysis().temp_size_in_bytes < weights.nbytes / 2
 
 
-def test_both_ways_to_count_are_equal():
-    """Also in groups, of leaves with as many rows and of others."""
+@pytest.mark.parametrize("layout", ["one", "each", "several"])
+def test_both_ways_to_count_are_equal(layout):
+    """In one group, with a leaf in each, and in several of several."""
     shapes = [[(), (0,), (5,), (4, 3)], [(0, 3), (4, 0)], [(4, 3), (2, 3, 4, 5), (2,), (4, 7)]]
+    one = [[shape for group in shapes for shape in group]]
+    each = [[shape] for shape in one[0]]
+    layout = {"one": one, "each": each, "several": shapes}[layout]
     flags = []
-    for i, group in enumerate(shapes):
+    for i, group in enumerate(layout):
         leaves = [jax.random.normal(jax.random.key(i), shape) for shape in group]
         flags.append([[x < 0, x < 1, x > 9] for x in leaves])
     for dtype in (jnp.int32, jnp.float32):
         found = _count_by_rows(flags, dtype)
         assert found.dtype == dtype
-        assert found.shape == (3, 3)
-        assert found[2, 1] > 9
+        assert found.shape == (len(layout), 3)
+        assert found[-1, 1] > 3
         np.testing.assert_array_equal(found, _count_plainly(flags, dtype))
 
 
