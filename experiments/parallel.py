@@ -86,9 +86,10 @@ class DataParallel:
         if name is None:
             name = getattr(getattr(function, "func", function), "__name__", "step")
 
+        finish = then or (lambda state, found: found)
+
         def whole(state: PyTree, batch: PyTree) -> PyTree:
-            found = function(state, batch)
-            return found if then is None else then(state, found)
+            return finish(state, function(state, batch))
 
         whole.__name__ = name
         if self._mode == "pmap":
@@ -104,7 +105,7 @@ class DataParallel:
             found = self._on_each(function)(state, batch)
             return jax.tree.map(
                 lambda x: jax.lax.with_sharding_constraint(x, self._of_state(x.shape)),
-                found if then is None else then(state, found),
+                finish(state, found),
             )
 
         on_parts.__name__ = name

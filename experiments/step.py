@@ -50,7 +50,7 @@ def trained(state: State) -> tuple[PyTree, optax.OptState]:
     return state.params, state.opt_state
 
 
-class Found(NamedTuple):
+class LossAndGradients(NamedTuple):
     """What a batch says about the weights: means over all devices, with the loss scale in them."""
 
     loss: jax.Array
@@ -58,9 +58,9 @@ class Found(NamedTuple):
     gradients: PyTree
 
 
-def differentiated(
+def loss_and_gradients(
     job: "Job", weights_of: Reparameterisation | None, state: State, batch: data.Split
-) -> Found:
+) -> LossAndGradients:
     """The loss and the gradients of one device's batch, averaged over all of them."""
     loss: Loss = functools.partial(loss_and_statistics, job)
     if job.runtime.remat:
@@ -78,15 +78,15 @@ def differentiated(
     differentiate = accumulation.in_microbatches(job.config, batch, differentiate)
     (value, statistics), gradients = differentiate(moved, state.statistics, batch)
     value, gradients = jax.lax.pmean((value, gradients), DEVICE_AXIS)
-    return Found(value, statistics, gradients)
+    return LossAndGradients(value, statistics, gradients)
 
 
-def updated(
+def apply_gradients(
     job: "Job",
     tx: optax.GradientTransformationExtraArgs,
     weights_of: Reparameterisation | None,
     state: State,
-    found: Found,
+    found: LossAndGradients,
 ) -> tuple[State, dict[str, jax.Array]]:
     """The state after an update with what was found, the same on every device."""
     value, statistics, gradients = found

@@ -21,7 +21,7 @@ from experiments.optimizers import base_optimizer, learning_rate_schedule
 from experiments.parallel import DataParallel
 from experiments.reparameterisation import Reparameterisation
 from experiments.step import State as State
-from experiments.step import differentiated, loss_and_statistics, updated
+from experiments.step import apply_gradients, loss_and_gradients, loss_and_statistics
 
 PyTree = Any
 
@@ -164,8 +164,8 @@ class Job:
     ) -> Callable[[PyTree, PyTree], PyTree]:
         """One update: (state, batch) to (state, metrics), in the memory of the state given."""
         return self.parallel.wrap(
-            functools.partial(differentiated, self, weights_of),
-            then=functools.partial(updated, self, tx, weights_of),
+            functools.partial(loss_and_gradients, self, weights_of),
+            then=functools.partial(apply_gradients, self, tx, weights_of),
             name="training_step",
             donate=self.runtime.donate,
         )

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from ._trees import finfo
 
 
-# The functions are under `jit`, so that leaves of one shape and dtype are traced once.
 def _smallest(dtype: jax.typing.DTypeLike) -> float:
     """The smallest positive number that no device takes for zero, as it may a subnormal one."""
     return max(float(finfo(dtype).smallest_subnormal), float(finfo(jnp.float32).tiny))
 
 
+# Both under `jit`, so that leaves of one shape and dtype are traced once.
 @jax.jit
 def beside_zero(x: jax.Array, like: jax.Array) -> jax.Array:
     """``x``, or where it is zero the smallest number with the sign of ``like``."""

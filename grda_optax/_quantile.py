@@ -5,7 +5,6 @@ leaves at once. The candidates then close in on the one that is looked for. Wher
 split over devices, the counts are all that has to be summed over them.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ._counting import AxisName, Groups, count_where, group_sizes, shards_of
 
 
 class Pass(NamedTuple):
@@ -32,33 +33,8 @@ much more in each."""
 ONCE = Pass((1, 1), (0,), 2)
 """Two, which compile faster; the passes are more, but only of one update."""
 
-AxisName = Any
-Groups = Sequence[Sequence[jax.Array]]
-"""Leaves, in groups that are each counted together."""
-Flags = list[list[list[jax.Array]]]
-"""In place of every leaf some conditions on its weights, of each the truth."""
 Bracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 """Of every group the ends, the counts there, and the candidates of the next pass."""
-
-
-def group_sizes(groups: Groups, axis_name: AxisName) -> list[int]:
-    """How many weights there are in every group, over all devices of the named axis."""
-    shards = _shards(axis_name)
-    return [shards * sum(leaf.size for leaf in group) for group in groups]
-
-
-def _shards(axis_name: AxisName) -> int:
-    """Over how many devices the leaves are split; known without running anything."""
-    return 1 if axis_name is None else int(_sum_over(axis_name, 1))
-
-
-def _sum_over(axis_name: AxisName, x: Any) -> Any:
-    return jax.lax.psum(x, axis_name)  # type: ignore[no-untyped-call]
-
-
-def count_dtype(sizes: Sequence[int]) -> Any:
-    """Integers while they suffice; sums of more than 2^31 weights are rounded."""
-    return jnp.int32 if max(sizes, default=0) < 2**31 else jnp.float32
 
 
 def quantile(
@@ -123,7 +99,7 @@ def _heights(
             (value(candidates), numbers, groups)
         )
         rows = [list(_row(heights, k)) for k in number]
-        return _count(groups, lambda i, j: _at_most(leaves[i][j], rows[i]), sizes, axis_name)
+        return count_where(groups, lambda i, j: _at_most(leaves[i][j], rows[i]), sizes, axis_name)
 
     factors = jnp.array(tries.factors, dtype)
     found, least, most = _search(
@@ -172,7 +148,7 @@ def select_smallest(
         def first(i: int, j: int) -> Any:
             return _first_tied(leaves[i][j], *rows[i], begin[i][j], one)
 
-        return _count(groups, first, sizes, axis_name)
+        return count_where(groups, first, sizes, axis_name)
 
     # Where the count is the rank, all ties are flagged; where it is above, so was the count of
     # every smaller threshold below it.
@@ -247,7 +223,7 @@ def _starts(groups: Groups, axis_name: AxisName) -> list[list[jax.Array]]:
 
     Beyond 2^30 weights in a group the numbers of the later leaves start anew.
     """
-    shards = _shards(axis_name)
+    shards = shards_of(axis_name)
     shard = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     starts = []
     for group in groups:
@@ -321,75 +297,3 @@ def _search(
     bracket = jnp.full_like(top, -1), top, jnp.zeros_like(total), total, first
     _, high, least, most, _ = jax.lax.while_loop(unfinished, narrow, bracket)
     return jnp.where(ranks > 0, high, 0), least, most
-
-
-def _count(
-    groups: Groups,
-    conditions: Callable[[int, int], list[jax.Array]],
-    sizes: Sequence[int],
-    axis_name: AxisName,
-) -> jax.Array:
-    """For every group and each condition on leaf j of group i, how many weights fulfil it."""
-    dtype = count_dtype(sizes)
-    flags = [[conditions(i, j) for j in range(len(group))] for i, group in enumerate(groups)]
-    table: jax.Array = jax.lax.platform_dependent(
-        flags,
-        cpu=functools.partial(_count_by_rows, dtype=dtype),
-        default=functools.partial(_count_plainly, dtype=dtype),
-    )
-    return _sum_over(axis_name, table) if axis_name is not None else table
-
-
-def _count_plainly(flags: Flags, dtype: Any) -> jax.Array:
-    leaves = [conditions for group in flags for conditions in group]
-    sums = jnp.stack([jnp.sum(x, dtype=jnp.int32) for leaf in leaves for x in leaf])
-    counts = sums.reshape(len(leaves), -1).astype(dtype)
-    if len(flags) == 1:
-        return jnp.sum(counts, axis=0, keepdims=True, dtype=dtype)
-    if all(len(group) == 1 for group in flags):
-        return counts
-    groups = [i for i, group in enumerate(flags) for _ in group]
-    return jnp.zeros([len(flags), counts.shape[1]], dtype).at[np.array(groups)].add(counts)
-
-
-def _count_by_rows(flags: Flags, dtype: Any) -> jax.Array:
-    """The same in one pass that keeps the first axis, and short ones over that.
-
-    On a CPU, XLA turns the sum of one array into windows of 32, which is slow and is not fused with
-    the comparisons: 65 ms for each condition on 24 million weights, where this takes 5 ms for
-    eight. On other platforms a sum of several arrays over an axis that is split over devices would
-    be gathered; with the first axis kept, here only where another axis is split.
-
-    The counts of leaves are scattered to their groups even where there is one: a loop with a
-    scatter in it runs kernel by kernel, several at once, and those that are alike are compiled
-    once. Without, XLA takes it for a small loop and makes one kernel of it, for one thread, however
-    large the leaves are: for 200 of them that took four times as long to compile when nothing was
-    alike, and far longer since, and twice as long to run on two cores.
-    """
-    counts = [
-        jnp.sum(jnp.stack(_rows(conditions)), axis=-1, dtype=dtype)
-        for group in flags
-        for conditions in group
-    ]
-    groups = [i for i, group in enumerate(flags) for _ in group]
-    table = jnp.zeros([len(flags), len(counts[0])], dtype)
-    return table.at[np.array(groups)].add(jnp.stack(counts))
-
-
-@jax.jit
-def _rows(conditions: list[jax.Array]) -> list[jax.Array]:
-    """For each condition how many weights of every row of one leaf fulfil it."""
-    shape = conditions[0].shape
-    if 0 in shape:
-        return [jnp.zeros(1, jnp.int32)] * len(conditions)
-    if len(shape) < 2:
-        # Rows that fit on any power of two of devices over which the vector can be split.
-        shape = (math.gcd(math.prod(shape), 256), -1)
-    flags = tuple(condition.reshape(shape).astype(jnp.int32) for condition in conditions)
-    zeros = (np.int32(0),) * len(flags)
-    rows: list[jax.Array] = jax.lax.reduce(flags, zeros, _add_pairs, tuple(range(1, len(shape))))
-    return rows
-
-
-def _add_pairs(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return tuple(a + b for a, b in zip(left, right, strict=True))

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from ._checks import check_axis_name, check_number, is_number
-from ._quantile import count_dtype, group_sizes, quantile, select_smallest
+from ._counting import count_dtype, group_sizes
+from ._quantile import quantile, select_smallest
 from ._thresholds import ThresholdRule
 
 SLACK = 1e-4

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from grda_optax import dual_averaging, grda, prune_with, target_sparsity
-from grda_optax._quantile import _count_plainly
+from grda_optax._counting import _count_plainly
 
 from .transformations import our_state
 from .trees import assert_close, assert_same_bits, assert_same_zeros, normal_like

@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from grda_optax import _quantile, grda, prune_with, sparsity_report
+from grda_optax import _counting, _quantile, grda, prune_with, sparsity_report
 
 from .transformations import our_state
 from .trees import assert_close, assert_same_bits, assert_same_zeros, normal_like
@@ -181,7 +181,7 @@ def test_the_search_for_collectives_finds_them(layout):
 @in_layouts(*LAYOUTS)
 def test_the_update_of_the_recipe_sums_a_few_numbers(layout, monkeypatch):
     """The counts, of six candidates for either kernel, as on every platform but the CPU."""
-    monkeypatch.setattr(_quantile, "_count_by_rows", _quantile._count_plainly)
+    monkeypatch.setattr(_counting, "_count_by_rows", _counting._count_plainly)
     found = collectives(recipe(), layout)
     assert {name for name, _ in found} == {"all-reduce"}
     assert max(numbers for _, numbers in found) <= 2 * len(_quantile.OFTEN.factors)

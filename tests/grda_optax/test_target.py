@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grda_optax import dual_averaging, target_sparsity
-from grda_optax._quantile import _count_by_rows, _count_plainly, quantile, select_smallest
+from grda_optax._counting import _count_by_rows, _count_plainly
+from grda_optax._quantile import quantile, select_smallest
 
 from .transformations import matrices, our_state
 
